@@ -1,0 +1,88 @@
+"""What a run says while it runs: a JSONL file and one progress line, both from process 0."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from ucjax import parallel
+
+
+class MetricsFile:
+    """Appends one JSON object a line; does nothing on processes other than 0."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def write(self, stage: str, step: int, **values: float | str) -> None:
+        """Appends `{"stage": …, "step": …, **values}`."""
+        if parallel.is_main():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._path, "a") as file:
+                file.write(json.dumps({"stage": stage, "step": step, **values}) + "\n")
+
+
+def say(message: str) -> None:
+    """Prints one line from process 0."""
+    if parallel.is_main():
+        print(message, flush=True)
+
+
+class Progress:
+    """A line `label 120/480 · loss 0.0123 · 350 images/s · 0:12 left`.
+
+    Redrawn in place on a terminal; elsewhere printed every 20 seconds, so that logs stay short.
+    """
+
+    def __init__(
+        self, label: str, total: int, *, unit: str = "images", done: int = 0,
+        stream: TextIO | None = None,
+    ):  # fmt: skip
+        """Starts the clock; `total` and `done` count `unit`s, `done` those of an earlier run."""
+        self._label, self._total, self._unit = label, total, unit
+        self._stream = stream or sys.stdout
+        self._first, self._start, self._last = done, time.monotonic(), 0.0
+        self._terminal = self._stream.isatty()
+        if not self._terminal:
+            self._last = self._start
+
+    def update(self, done: int, **fields: float) -> None:
+        """Shows that `done` units are finished, with further values such as the loss."""
+        now = time.monotonic()
+        interval = 0.2 if self._terminal else 20.0
+        if parallel.is_main() and now - self._last >= interval:
+            self._last = now
+            self._show(self._line(done, now, fields), end="" if self._terminal else "\n")
+
+    def close(self, done: int, **fields: float) -> None:
+        """Shows the last state and ends the line."""
+        if parallel.is_main():
+            self._show(self._line(done, time.monotonic(), fields), end="\n")
+
+    def _line(self, done: int, now: float, fields: dict[str, float]) -> str:
+        seconds = now - self._start
+        rate = (done - self._first) / max(seconds, 1e-9)
+        parts = [f"{self._label} {done}/{self._total}"]
+        parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in fields.items()]
+        parts.append(f"{rate:.4g} {self._unit}/s")
+        if done < self._total:
+            left = (self._total - done) / rate if rate > 0 else float("nan")
+            parts.append(f"{_clock(left)} left")
+        else:
+            parts.append(f"{_clock(seconds)}")
+        return " · ".join(parts)
+
+    def _show(self, line: str, end: str) -> None:
+        self._stream.write((f"\r\x1b[K{line}" if self._terminal else line) + end)
+        self._stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    if seconds != seconds:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
