@@ -1,0 +1,1 @@
+"""Images: sources, the decoded cache, feeds and augmentation."""
