@@ -1,0 +1,71 @@
+"""Small published collections, and what the tests write from them."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ucjax import protect
+from ucjax.baselines import random_noise
+from ucjax.data.images import ImageSet, build, file_item
+
+CROP, EPS = 28, 16
+CLUSTERS = np.array([0, 1, 2, 0, 1, 2])
+NAMES = ("b/tall.png", "b/wide.jpg", "a/odd.png", "grey.png", "a/odd.jpg", "b/two words.bmp")
+SIZES = ((150, 61), (48, 131), (37, 53), (40, 40), (64, 65), (33, 34))
+
+
+def publish(root: Path, names=NAMES, sizes=SIZES) -> None:
+    """Writes random smooth pictures, `sizes` being heights and widths."""
+    for number, (name, size) in enumerate(zip(names, sizes, strict=True)):
+        coarse = np.random.default_rng(number).integers(0, 256, (5, 5, 3), np.uint8)
+        picture = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(root / name)
+
+
+def collect(root: Path, names=NAMES, short_side=32) -> ImageSet:
+    """Decodes the pictures of `root` in the order of `names`; image i has label i % 2."""
+    items = [file_item(root / name, name, i % 2) for i, name in enumerate(names)]
+    cache = root.parent / "cache"
+    return build(items, short_side=short_side, cache_dir=cache, label="x", class_names=("a", "b"))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, by its path."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def sign_noise(index):
+    return random_noise.per_image(0, index, CROP, EPS)
+
+
+def cluster_noise(index):
+    return random_noise.per_cluster(0, 3, CROP, EPS)[CLUSTERS[index]]
+
+
+def no_noise(index):
+    return np.zeros((CROP, CROP, 3), np.float32)
+
+
+def settings(folder, **changes):
+    defaults = {
+        "noise_of": sign_noise,
+        "epsilon_255": EPS,
+        "norm": "linf",
+        "crop": CROP,
+        "clusters": CLUSTERS,
+        "folder": folder,
+        "label": "protected",
+    }
+    return defaults | changes
+
+
+def geometries(root, images):
+    """Both ways of writing, called with the same settings."""
+    return {
+        "crop": functools.partial(protect.protect_crops, images),
+        "native": functools.partial(protect.protect_native, root, images),
+    }

@@ -1,0 +1,1 @@
+"""Other protections, as controls."""

@@ -1,0 +1,157 @@
+"""A folder of written images: `images/`, `manifest.jsonl`, and `summary.json` once it is finished.
+
+The manifest has one JSON object an image: name and output (relative to the source and to
+`images/`), source_sha256 (of the file, or of the crop's bytes), noise_sha256, output_sha256,
+label, cluster, and what `fidelity` measured on the written file (psnr null: nothing changed).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from statistics import fmean, median
+from typing import Any
+
+from ucjax.data.images import Item, file_item
+from ucjax.errors import UserError
+
+IMAGES, MANIFEST, SUMMARY = "images", "manifest.jsonl", "summary.json"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ProtectedSet:
+    """A finished folder; all numbers were measured on the written files."""
+
+    folder: Path
+    count: int
+    class_names: tuple[str, ...]
+    max_delta_255: int
+    max_rms_delta_255: float  # what norm "l2" bounds
+    mean_abs_delta_over_eps: float
+    psnr_min: float  # dB, infinite where nothing changed
+    psnr_median: float
+    ssim_min: float
+    ssim_median: float
+
+
+def summarise(
+    folder: Path, records: Sequence[Record], class_names: tuple[str, ...], epsilon_255: int
+) -> ProtectedSet:
+    """Reduces a manifest's records to the folder's summary."""
+    psnr = [math.inf if r["psnr"] is None else r["psnr"] for r in records]
+    ssim = [r["ssim"] for r in records]
+    mean = fmean(r["mean_abs_delta_255"] for r in records)
+    return ProtectedSet(
+        folder=folder,
+        count=len(records),
+        class_names=class_names,
+        max_delta_255=max(r["max_delta_255"] for r in records),
+        max_rms_delta_255=max(r["rms_delta_255"] for r in records),
+        mean_abs_delta_over_eps=mean / epsilon_255 if epsilon_255 else 0.0,
+        psnr_min=min(psnr),
+        psnr_median=median(psnr),
+        ssim_min=min(ssim),
+        ssim_median=median(ssim),
+    )
+
+
+def summary_json(summary: ProtectedSet, job: Record) -> bytes:
+    """Returns the content of `summary.json`; `job` says what the folder was made from."""
+    values = asdict(summary)
+    del values["folder"]
+    for key in ("psnr_min", "psnr_median"):  # JSON knows no infinity
+        values[key] = values[key] if math.isfinite(values[key]) else None
+    return (json.dumps({"job": job, **values}, indent=2) + "\n").encode()
+
+
+def load(folder: Path) -> ProtectedSet:
+    """Returns a finished folder's summary.
+
+    Raises:
+      UserError: the folder is not finished, or its summary is damaged.
+    """
+    values = read_summary(folder)
+    if values is None:
+        raise UserError(f"{folder} holds no finished images: run again")
+    try:
+        del values["job"]
+        values["class_names"] = tuple(values["class_names"])
+        for key in ("psnr_min", "psnr_median"):
+            values[key] = math.inf if values[key] is None else values[key]
+        return ProtectedSet(folder, **values)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / SUMMARY} is damaged: delete {folder} and run again") from error
+
+
+def read_summary(folder: Path) -> Record | None:
+    """Returns the object in `summary.json`, None if there is no such file.
+
+    Raises:
+      UserError: the file is no JSON object.
+    """
+    path = folder / SUMMARY
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}): delete {folder} and run again") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged: delete {folder} and run again")
+    return values
+
+
+def read_manifest(folder: Path) -> list[Record]:
+    """Returns the manifest's objects, in the order of the images.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}): delete {folder} and run again") from error
+
+
+def items_of(folder: Path) -> list[Item]:
+    """Returns the written files with their labels, to be decoded like any other images."""
+    return [
+        file_item(folder / IMAGES / record["output"], record["output"], record["label"])
+        for record in read_manifest(folder)
+    ]
+
+
+def output_names(names: Sequence[str]) -> dict[str, str]:
+    """Gives each name a PNG name of its own in the same folder, whatever the order of names.
+
+    Of several files with one stem, the PNG or else the first by name keeps the stem alone, the
+    others add their extension: a.gif, a.jpg and a.png become a_gif.png, a_jpg.png and a.png. Names
+    that differ in case only count as equal, as they are on some file systems.
+
+    Raises:
+      UserError: a name leads out of the folder.
+    """
+    chosen: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(names, key=lambda name: (not name.endswith(".png"), name)):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise UserError(f"the image name {name!r} leads out of its folder: rename the file")
+        outputs = (str(path.with_name(f"{stem}.png")) for stem in _stems(path))
+        chosen[name] = next(output for output in outputs if output.casefold() not in taken)
+        taken.add(chosen[name].casefold())
+    return chosen
+
+
+def _stems(path: PurePosixPath) -> Iterator[str]:
+    longer = f"{path.stem}_{path.suffix.removeprefix('.')}"
+    yield path.stem
+    yield longer
+    yield from (f"{longer}_{number}" for number in itertools.count(2))
