@@ -1,0 +1,1 @@
+"""Who trains on the published files: models and their training."""

@@ -1,0 +1,1 @@
+"""Architectures trained from scratch."""
