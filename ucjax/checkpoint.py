@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ from ucjax.errors import UserError
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file through a temporary neighbour and a rename, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for killed in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        killed.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -49,32 +52,60 @@ def read_json(path: Path) -> Any:
 
 def save_tree(path: Path, tree: Any) -> None:
     """Writes a pytree of host arrays (flax state-dict structure) as safetensors, atomically."""
-    flat = traverse_util.flatten_dict(serialization.to_state_dict(tree), sep="/")
     # safetensors stores the buffer as it lies in memory, whatever the strides say.
-    arrays = {key: np.asarray(value, order="C") for key, value in flat.items()}
+    arrays = {key: np.asarray(value, order="C") for key, value in _arrays(_flatten(tree))}
     write_bytes(path, save(arrays))
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads what `save_tree` wrote as a flat dictionary, nested names joined by "/".
+
+    Raises:
+      UserError: the file is damaged or missing.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot read {path} ({error}): delete it and run again") from error
 
 
 def load_tree(path: Path, like: Any) -> Any:
     """Reads what `save_tree` wrote into the structure of `like`.
 
     Raises:
-      UserError: the file is damaged, or its names or shapes differ from those of `like`.
+      UserError: the file is damaged, or its names, shapes or types differ from those of `like`.
     """
-    try:
-        flat = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read {path} ({error}): delete it and run again") from error
-    expected = traverse_util.flatten_dict(serialization.to_state_dict(like), sep="/")
-    wrong = sorted(expected.keys() ^ flat.keys()) or sorted(
-        key for key in flat if flat[key].shape != np.shape(expected[key])
-    )
+    arrays, template = load_arrays(path), _flatten(like)
+    found = {key: (value.shape, value.dtype) for key, value in arrays.items()}
+    expected = {key: (np.shape(value), np.asarray(value).dtype) for key, value in _arrays(template)}
+    keys = sorted(found.keys() | expected.keys())
+    wrong = [key for key in keys if found.get(key) != expected.get(key)]
     if wrong:
         raise UserError(
-            f"{path} does not fit this configuration: {len(wrong)} of {len(expected)} arrays "
-            f"differ, first {wrong[0]!r}; delete it or use another --workdir"
+            f"{path} does not fit this configuration: {len(wrong)} of {len(keys)} arrays differ, "
+            f"first {wrong[0]!r} ({_spelled(found.get(wrong[0]))} in the file, "
+            f"{_spelled(expected.get(wrong[0]))} here); delete it or use another --workdir"
         )
-    return serialization.from_state_dict(like, traverse_util.unflatten_dict(flat, sep="/"))
+    state = traverse_util.unflatten_dict({**template, **arrays}, sep="/")
+    return serialization.from_state_dict(like, state)
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+    # Empty nodes are part of the structure: optax's states are full of them.
+    state = serialization.to_state_dict(tree)
+    return traverse_util.flatten_dict(state, keep_empty_nodes=True, sep="/")
+
+
+def _arrays(flat: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        (key, value)
+        for key, value in flat.items()
+        if value is not None and value is not traverse_util.empty_node
+    ]
+
+
+def _spelled(array: tuple[tuple[int, ...], np.dtype] | None) -> str:
+    return f"{array[1]} {list(array[0])}" if array else "none"
 
 
 def sha256(path: Path) -> str:

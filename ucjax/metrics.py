@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -20,9 +22,10 @@ class MetricsFile:
     def write(self, stage: str, step: int, **values: float | str) -> None:
         """Appends `{"stage": …, "step": …, **values}`."""
         if parallel.is_main():
+            line = {"stage": stage, "step": step, **values}
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open(self._path, "a") as file:
-                file.write(json.dumps({"stage": stage, "step": step, **values}) + "\n")
+                file.write(json.dumps(line, default=float) + "\n")
 
 
 def say(message: str) -> None:
@@ -44,10 +47,9 @@ class Progress:
         """Starts the clock; `total` and `done` count `unit`s, `done` those of an earlier run."""
         self._label, self._total, self._unit = label, total, unit
         self._stream = stream or sys.stdout
-        self._first, self._start, self._last = done, time.monotonic(), 0.0
         self._terminal = self._stream.isatty()
-        if not self._terminal:
-            self._last = self._start
+        self._first, self._start = done, time.monotonic()
+        self._last = -math.inf if self._terminal else self._start
 
     def update(self, done: int, **fields: float) -> None:
         """Shows that `done` units are finished, with further values such as the loss."""
@@ -67,16 +69,19 @@ class Progress:
         rate = (done - self._first) / max(seconds, 1e-9)
         parts = [f"{self._label} {done}/{self._total}"]
         parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in fields.items()]
-        parts.append(f"{rate:.4g} {self._unit}/s")
+        parts.append(f"{rate:.{0 if rate >= 100 else 2}f} {self._unit}/s")
         if done < self._total:
             left = (self._total - done) / rate if rate > 0 else float("nan")
             parts.append(f"{_clock(left)} left")
         else:
-            parts.append(f"{_clock(seconds)}")
+            parts.append(_clock(seconds))
         return " · ".join(parts)
 
     def _show(self, line: str, end: str) -> None:
-        self._stream.write((f"\r\x1b[K{line}" if self._terminal else line) + end)
+        if self._terminal:
+            # A line that wraps could not be redrawn in place.
+            line = f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}"
+        self._stream.write(line + end)
         self._stream.flush()
 
 

@@ -63,8 +63,12 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 def shard(tree: Any, mesh: Mesh) -> Any:
     """Splits host arrays `[n, ...]`, equal on every process, over the devices along axis 0.
 
-    n must be a multiple of the number of devices: see `pad`.
+    Raises:
+      ValueError: n is no multiple of the number of devices; see `pad`.
     """
+    for x in jax.tree.leaves(tree):
+        if len(x) % mesh.size:
+            raise ValueError(f"{len(x)} rows cannot be shared equally by {mesh.size} devices: pad")
     return jax.tree.map(lambda x: _place(x, NamedSharding(mesh, SHARDED)), tree)
 
 
