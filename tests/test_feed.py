@@ -1,116 +1,211 @@
-import chex
+import contextlib
+import threading
+
 import jax
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ucjax import parallel
-from ucjax.data import augment
+from ucjax.data import feed
 from ucjax.data.feed import Feed
 from ucjax.data.images import ImageSet
 
-SHORT = 10
+SHORT, SIZE = 12, 8
+STREAMED = 0  # bytes of budget: nothing fits
+INDICES = np.array([3, 0, 5, 1, 4, 2, 5, 5])
 
 
 @pytest.fixture(scope="module")
-def images():
-    """Images of 10 x 10 to 10 x 17, upright and wide."""
+def pictures():
+    """Upright, wide and square pictures, of odd and even sides: their true pixels `[h, w, 3]`."""
     rng = np.random.default_rng(0)
-    n = 23
-    longs = rng.integers(SHORT, SHORT + 8, n)
-    longs[0] = SHORT
+    sizes = [(12, 12), (19, 12), (12, 20), (13, 12), (12, 27), (12, 13)]
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+
+
+@pytest.fixture(scope="module")
+def images(pictures):
+    wide = np.array([picture.shape[1] > picture.shape[0] for picture in pictures])
+    stored = [p.swapaxes(0, 1) if w else p for p, w in zip(pictures, wide, strict=True)]
     return ImageSet(
-        rows=rng.integers(0, 256, (longs.sum(), SHORT, 3), dtype=np.uint8),
-        starts=np.concatenate([[0], np.cumsum(longs)]),
-        wide=rng.random(n) < 0.5,
-        labels=np.zeros(n, np.int32),
-        names=tuple(map(str, range(n))),
-        class_names=("a",),
+        rows=np.concatenate(stored),
+        starts=np.cumsum([0, *map(len, stored)], dtype=np.int64),
+        wide=wide,
+        labels=np.zeros(len(stored), np.int32),
+        names=tuple(map(str, range(len(stored)))),
+        class_names=("all",),
     )
 
 
-def positions(image, crop):
-    """Where `crop` occurs in `image`."""
-    s = len(crop)
-    return [
-        (y, x)
-        for y in range(image.shape[0] - s + 1)
-        for x in range(image.shape[1] - s + 1)
-        if (image[y : y + s, x : x + s] == crop).all()
-    ]
+def locate(crop, picture):
+    """Where the crop was cut from: (top, left)."""
+    windows = sliding_window_view(picture, crop.shape)[:, :, 0]
+    [place] = np.argwhere((windows == crop).all((2, 3, 4)))
+    return tuple(place)
 
 
-@pytest.mark.parametrize("budget", [0, 2**30], ids=["streamed", "resident"])
-@pytest.mark.parametrize("size", [7, SHORT])
-def test_random_crops_are_parts_of_their_images_at_every_position(images, mesh, size, budget):
-    feed = Feed(images, size, mesh=mesh, budget_bytes=budget)
-    assert feed.resident == (budget > 0)
-    index = int(np.argmax(images.wide))
-    seen = set()
-    for step in range(30):
-        for crop in parallel.to_host(feed.random_crops(np.full(8, index), 0, step)):
-            (place,) = positions(images.image(index), crop)
-            seen.add(place)
-    height, width = images.image(index).shape[:2]
-    assert seen == {
-        (y, x) for y in range(height - size + 1) for x in range(width - size + 1)
-    }  # fmt: skip
+@contextlib.contextmanager
+def traces():
+    """Collects the names of what jax traces meanwhile."""
+    events = []
+
+    def listen(event, seconds, **facts):
+        if event == "/jax/core/compile/jaxpr_trace_duration":
+            events.append(facts.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield events
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
-@pytest.mark.parametrize("budget", [0, 2**30], ids=["streamed", "resident"])
-@pytest.mark.parametrize("size", [6, 7])
-def test_centre_crops_are_those_of_the_image_set(images, mesh, size, budget):
-    feed = Feed(images, size, mesh=mesh, budget_bytes=budget)
-    indices, mask = parallel.pad(np.arange(len(images)), 8)
-    crops = parallel.to_host(feed.center_crops(indices))[mask > 0]
-    np.testing.assert_array_equal(crops, images.center_crops(size))
+@pytest.mark.parametrize("budget", [None, STREAMED])
+def test_random_crops_are_uniform_windows_of_the_upright_pictures(images, pictures, mesh, budget):
+    source = Feed(images, SIZE, mesh=mesh, budget_bytes=budget)
+    batch = np.repeat(np.arange(len(pictures)), 400)
+    crops = np.asarray(source.random_crops(batch, 0, 0))
+    for index, picture in enumerate(pictures):
+        ranges = [side - SIZE + 1 for side in picture.shape[:2]]
+        counts = np.zeros(ranges)
+        for crop in crops[batch == index]:
+            counts[locate(crop, picture)] += 1
+        expected = 400 / counts.size
+        chi_squared = ((counts - expected) ** 2 / expected).sum()
+        freedom = counts.size - 1
+        # Within 4 standard deviations of the distribution's mean.
+        assert abs(chi_squared - freedom) < 4 * np.sqrt(2 * freedom)
 
 
-def test_bytes_do_not_depend_on_residence_devices_or_earlier_calls(images, mesh, one_device):
-    plan = [(np.random.default_rng(step).integers(0, 23, 8), 5, step) for step in range(4)]
-    results = []
-    for devices in (mesh, one_device):
-        for budget in (0, 2**30):
-            feed = Feed(images, 7, mesh=devices, budget_bytes=budget)
-            results.append([parallel.to_host(crops) for crops in feed.prefetch(plan)])
-    alone = Feed(images, 7, mesh=mesh).random_crops(*plan[2])
-    for result in results:
-        chex.assert_trees_all_equal(result, results[0])
-    np.testing.assert_array_equal(parallel.to_host(alone), results[0][2])
-    assert (results[0][0] != results[0][1]).any()
+@pytest.mark.parametrize("budget", [None, STREAMED])
+def test_center_crops_are_those_of_the_image_set(images, mesh, budget):
+    source = Feed(images, SIZE, mesh=mesh, budget_bytes=budget)
+    crops = source.center_crops(INDICES)
+    np.testing.assert_array_equal(crops, images.center_crops(SIZE, INDICES))
+    assert crops.sharding.spec == parallel.SHARDED
 
 
-def test_resident_crops_are_compiled_once(images, mesh):
-    feed = Feed(images, 7, mesh=mesh, budget_bytes=2**30)
-    for step in range(3):
-        feed.random_crops(np.arange(8) + step, 0, step)
-    assert feed._cut._cache_size() == 1
+def test_bytes_do_not_depend_on_where_rows_live_nor_on_devices(images, mesh, one_device):
+    feeds = [Feed(images, SIZE, mesh=m, budget_bytes=b)
+             for m in (mesh, one_device) for b in (None, STREAMED)]  # fmt: skip
+    assert [source.resident for source in feeds] == [True, False, True, False]
+    first, *others = (np.asarray(source.random_crops(INDICES, 7, 11)) for source in feeds)
+    assert (first.shape, first.dtype) == ((8, SIZE, SIZE, 3), np.uint8)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
 
 
-def test_a_failure_while_loading_ahead_reaches_the_caller(images, mesh):
-    feed = Feed(images, 7, mesh=mesh)
-    with pytest.raises(IndexError):
-        list(feed.prefetch([(np.full(4, 99), 0, 0)]))
+def test_offsets_depend_on_seed_step_and_position_alone(images, mesh):
+    source = Feed(images, SIZE, mesh=mesh)
+    batch = np.full(16, 4)
+    reference = np.asarray(source.random_crops(batch, 0, 0))
+    np.testing.assert_array_equal(source.random_crops(batch[:8], 0, 0), reference[:8])
+    assert (np.asarray(source.random_crops(batch, 1, 0)) != reference).any()
+    assert (np.asarray(source.random_crops(batch, 0, 1)) != reference).any()
+    # Neither do neighbours in the batch share their offsets, nor do (seed, step) and (step, seed).
+    assert len(np.unique(reference, axis=0)) > 8
+    swapped = (np.asarray(source.random_crops(batch, *pair)) for pair in ((1, 2), (2, 1)))
+    assert not np.array_equal(*swapped)
 
 
-def test_a_crop_larger_than_the_images_is_refused(images, mesh):
-    with pytest.raises(ValueError, match=r"size \(=11\) .* \(10\)"):
-        Feed(images, 11, mesh=mesh)
+@pytest.mark.parametrize("budget", [None, STREAMED])
+def test_prefetch_yields_the_same_batches_in_order(images, mesh, budget):
+    source = Feed(images, SIZE, mesh=mesh, budget_bytes=budget)
+    requests = [(np.roll(INDICES, step), 3, step) for step in range(5)]
+    batches = list(source.prefetch(iter(requests)))
+    for request, batch in zip(requests, batches, strict=True):
+        np.testing.assert_array_equal(batch, source.random_crops(*request))
+    assert list(source.prefetch([])) == []
 
 
-def test_flip_mirrors_the_chosen_images_only():
-    images = np.random.default_rng(0).random((6, 4, 5, 3)).astype(np.float32)
-    mask = np.array([True, False, True, True, False, False])
-    flipped = np.asarray(augment.flip(images, mask))
-    np.testing.assert_array_equal(flipped[mask], images[mask][:, :, ::-1])
-    np.testing.assert_array_equal(flipped[~mask], images[~mask])
-    drawn = np.asarray(augment.flip_mask(jax.random.key(0), 4000))
-    assert abs(drawn.mean() - 0.5) < 0.05
+def test_prefetch_loads_the_next_batch_while_one_is_used(images, mesh, monkeypatch):
+    source = Feed(images, SIZE, mesh=mesh, budget_bytes=STREAMED)
+    loaded = [threading.Event() for _ in range(3)]
+    load = source.random_crops
+
+    def noted(indices, seed, step):
+        crops = load(indices, seed, step)
+        loaded[step].set()
+        return crops
+
+    monkeypatch.setattr(source, "random_crops", noted)
+    before = threading.active_count()
+    batches = source.prefetch((INDICES, 0, step) for step in range(3))
+    next(batches)
+    assert loaded[1].wait(10)
+    assert not loaded[2].is_set()  # one ahead, not more
+    batches.close()
+    assert threading.active_count() == before
 
 
-def test_pixels_become_floats_in_the_unit_interval():
-    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    values = np.asarray(augment.to_float(pixels))
-    assert values.dtype == np.float32
-    np.testing.assert_array_equal(np.rint(values * 255), pixels)
-    assert values.min() == 0
-    assert values.max() == 1
+def test_prefetch_passes_on_what_goes_wrong(images, mesh):
+    batches = Feed(images, SIZE, mesh=mesh, budget_bytes=STREAMED).prefetch(
+        [(INDICES, 0, 0), (np.array([0, 1, 2, 99]), 0, 1)]
+    )
+    next(batches)
+    with pytest.raises(IndexError, match="99"):
+        next(batches)
+
+
+@pytest.mark.parametrize("budget", [None, STREAMED])
+def test_nothing_is_compiled_after_the_first_batch(images, mesh, budget):
+    def use(source, step):
+        source.center_crops(np.roll(INDICES, step))
+        return source.random_crops(np.roll(INDICES, step), step, step)
+
+    use(Feed(images, SIZE, mesh=mesh, budget_bytes=budget), 0)
+    with traces() as control:
+        jax.jit(lambda x: x + 1)(1)
+    assert control
+    with traces() as traced:
+        source = Feed(images, SIZE, mesh=mesh, budget_bytes=budget)
+        for step in range(1, 4):
+            use(source, step)
+    assert traced == []
+
+
+def test_a_streamed_device_costs_its_own_crops_only(images, mesh, monkeypatch):
+    cut, counts = feed._cut, []
+    monkeypatch.setattr(
+        feed,
+        "_cut",
+        lambda rows, crops, size: counts.append(len(crops.row)) or cut(rows, crops, size),
+    )
+    Feed(images, SIZE, mesh=mesh, budget_bytes=STREAMED).random_crops(INDICES, 0, 0)
+    assert counts == [2, 2, 2, 2]
+
+
+def test_rows_are_resident_if_they_fit_the_budget(images, mesh):
+    size = images.rows.nbytes
+    assert Feed(images, SIZE, mesh=mesh, budget_bytes=size).resident
+    assert not Feed(images, SIZE, mesh=mesh, budget_bytes=size - 1).resident
+
+
+def test_a_device_s_own_memory_limit_is_the_default_budget(images, mesh, monkeypatch):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": 4000}
+
+    class Mesh:
+        local_devices = (Device(), Device())
+
+    assert feed._quarter_of_memory(Mesh()) == 1000
+    # Four CPU devices share the host: together they may take a quarter of it.
+    whole = feed._quarter_of_memory(parallel.make_mesh(jax.devices()[:1]))
+    assert abs(4 * feed._quarter_of_memory(mesh) - whole) < 4
+
+
+@pytest.mark.parametrize("budget", [None, STREAMED])
+def test_batches_must_divide_by_the_devices(images, mesh, budget):
+    source = Feed(images, SIZE, mesh=mesh, budget_bytes=budget)
+    for crops in (source.center_crops, lambda indices: source.random_crops(indices, 0, 0)):
+        with pytest.raises(ValueError, match="6 images cannot be shared equally by 4 devices"):
+            crops(INDICES[:6])
+
+
+def test_crops_must_fit_the_short_side(images, mesh):
+    with pytest.raises(ValueError, match=r"\(=13\) is larger than the short side \(=12\)"):
+        Feed(images, 13, mesh=mesh)
+    whole = Feed(images, SHORT, mesh=mesh).random_crops(np.zeros(4, int), 0, 0)
+    np.testing.assert_array_equal(whole[0], images.image(0))

@@ -1,25 +1,65 @@
-"""Augmentation on the device, inside the step."""
+"""What happens to images on the device, inside a step; pure functions of a key.
+
+Numbers are drawn for the whole batch and each device takes its share of them, so that results
+do not depend on the number of devices.
+"""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+from ucjax import parallel
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """Turns uint8 pixels into float32 in [0, 1]."""
+    """Turns 8-bit pixels into float32 in [0, 1], value / 255, of the same shape."""
     return images.astype(jnp.float32) / 255
 
 
-def flip_mask(key: jax.Array, batch: int) -> jax.Array:
-    """Draws which of a batch's images are flipped, bool `[batch]`, each with probability 1/2.
+def random_crop_offsets(
+    key: jax.Array, lengths: jax.Array, short_side: int, size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Places a square of `size` pixels in each image, uniformly as torchvision's RandomCrop.
 
-    Drawn for the whole batch, of which a device takes its part, so that the same images are
-    flipped on any number of devices.
+    The numbers of an image depend on its position in the batch, not on the batch's size.
+
+    Args:
+      key: a PRNG key.
+      lengths: long sides in pixels, int32 `[b]`, at least `size`.
+      short_side: the images' common short side in pixels, at least `size`.
+      size: side of the crop in pixels.
+
+    Returns:
+      First pixel along the long side, in [0, length - size], and along the short side, in
+      [0, short_side - size]: int32 `[b]` each.
     """
-    return jax.random.bernoulli(key, 0.5, (batch,))
+    long_key, short_key = jax.random.split(key)
+    return (
+        jax.random.randint(long_key, lengths.shape, 0, lengths - size + 1),
+        jax.random.randint(short_key, lengths.shape, 0, short_side - size + 1),
+    )
+
+
+def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors each image left to right with probability 1/2; to be called in `parallel.pmap`.
+
+    Args:
+      key: a PRNG key, the same on all devices.
+      images: this device's share `[b, h, w, c]` of the batch, upright.
+    """
+    share = len(images)
+    mask = flip_mask(key, share * lax.axis_size(parallel.AXIS))
+    start = lax.axis_index(parallel.AXIS) * share
+    return flip(images, lax.dynamic_slice_in_dim(mask, start, share))
+
+
+def flip_mask(key: jax.Array, batch: int) -> jax.Array:
+    """Tosses a coin for each image of a whole batch: bool `[batch]`."""
+    return jax.random.bernoulli(key, shape=(batch,))
 
 
 def flip(images: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mirrors the images `[b, h, w, 3]` chosen by `mask` `[b]` from left to right."""
+    """Mirrors the images `[b, h, w, c]` left to right where the mask `[b]` is true."""
     return jnp.where(mask[:, None, None, None], images[:, :, ::-1], images)

@@ -9,6 +9,7 @@ the same distributions for all, so that a linear model on pixels fails.
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from PIL import Image
 
 from ucjax.data import images
 
-_VERSION = 1  # to be raised with any change of the pixels: cached copies are keyed by it
+_VERSION = 2  # to be raised with any change of the pixels: cached copies are keyed by it
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -27,8 +28,8 @@ class _Plane(NamedTuple):
 
     x: np.ndarray  # float32 [size, size]
     y: np.ndarray  # float32 [size, size]
-    pixel: np.float32  # width of a pixel
-    rng: np.random.Generator
+    pixel: float  # width of a pixel
+    rng: np.random.Generator  # for what else the family draws
 
 
 def items(split: str, count: int, size: int, seed: int) -> list[images.Item]:
@@ -62,24 +63,23 @@ def items(split: str, count: int, size: int, seed: int) -> list[images.Item]:
 
 def _draw(family: str, size: int, seed: int, split: str, index: int) -> Image.Image:
     words = (seed, zlib.crc32(split.encode()), zlib.crc32(family.encode()), index)
-    plane_rng, family_rng, colour_rng = np.random.default_rng(words).spawn(3)
-    plane = _plane(size, plane_rng)._replace(rng=family_rng)
-    field = np.clip(_DRAWERS[family](plane), 0, 1)
+    structure_rng, colour_rng = np.random.default_rng(words).spawn(2)
+    field = np.clip(_DRAWERS[family](_plane(size, structure_rng)), 0, 1)
     return Image.fromarray(_colour(field, colour_rng))
 
 
 def _plane(size: int, rng: np.random.Generator) -> _Plane:
-    periods = np.float32(np.exp(rng.uniform(np.log(4), np.log(6))))
+    periods = math.exp(rng.uniform(math.log(3.5), math.log(7)))
     side = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     u, v = side[None, :] * periods, side[:, None] * periods
-    angle, shift = rng.uniform(0, 2 * np.pi), rng.uniform(0, 64, 2).astype(np.float32)
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    angle, shift = rng.uniform(0, 2 * math.pi), rng.uniform(0, 64, 2).astype(np.float32)
+    cos, sin = math.cos(angle), math.sin(angle)
     x, y = u * cos - v * sin + shift[0], u * sin + v * cos + shift[1]
-    bend = np.float32(rng.uniform(0, 0.25))
+    bend = rng.uniform(0, 0.25)
     return _Plane(
         x + bend * (_noise(rng, x * 0.5, y * 0.5) - 0.5),
         y + bend * (_noise(rng, x * 0.5, y * 0.5) - 0.5),
-        periods / np.float32(size),
+        periods / size,
         rng,
     )
 
@@ -88,13 +88,13 @@ def _colour(field: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Paints a field `[n, n]` in [0, 1] with random colours and light: uint8 `[n, n, 3]`."""
     low, high = _palette(rng)
     picture = low + (high - low) * field[..., None]
-    picture **= np.float32(np.exp(rng.uniform(-0.35, 0.35)))
+    picture **= math.exp(rng.uniform(-0.35, 0.35))
     size = len(field)
     side = np.linspace(-1, 1, size, dtype=np.float32)
     light = rng.uniform(-0.25, 0.25, 2).astype(np.float32)
     picture *= (1 + light[0] * side[None, :] + light[1] * side[:, None])[..., None]
-    picture = _blur(picture, np.float32(rng.uniform(0, 0.25)))
-    grain = np.float32(rng.uniform(0, 0.03))
+    picture = _blur(picture, rng.uniform(0.1, 0.7))
+    grain = rng.uniform(0, 0.03)
     picture += grain * rng.standard_normal(picture.shape, np.float32)
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
 
@@ -109,8 +109,8 @@ def _palette(rng: np.random.Generator) -> np.ndarray:
             return colours
 
 
-def _blur(picture: np.ndarray, weight: np.float32) -> np.ndarray:
-    """Mixes each pixel of `[n, n, c]` with its four neighbours, of which each has `weight` / 2."""
+def _blur(picture: np.ndarray, weight: float) -> np.ndarray:
+    """Smooths `[n, n, c]` along both sides by (weight / 2, 1 - weight, weight / 2)."""
     padded = np.pad(picture, ((1, 1), (0, 0), (0, 0)), mode="edge")
     picture = (1 - weight) * picture + weight / 2 * (padded[:-2] + padded[2:])
     padded = np.pad(picture, ((0, 0), (1, 1), (0, 0)), mode="edge")
@@ -135,14 +135,14 @@ def _fractal(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, octaves: in
     """Noise of halving amplitude and period, zero in the mean, within about ±1."""
     total = np.zeros_like(x)
     for octave in range(octaves):
-        scale = np.float32(2**octave)
+        scale = 2**octave
         total += (_noise(rng, x * scale, y * scale) * 2 - 1) / scale
     return total
 
 
-def _edge(distance: np.ndarray, width: np.ndarray | np.float32) -> np.ndarray:
+def _edge(distance: np.ndarray, width: float) -> np.ndarray:
     """0 where `distance` is negative, 1 where positive, over a ramp of `width` against aliasing."""
-    return np.clip(distance / width + np.float32(0.5), 0, 1)
+    return np.clip(distance / width + 0.5, 0, 1)
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:
@@ -158,8 +158,8 @@ def _shades(rng: np.random.Generator, column: np.ndarray, row: np.ndarray) -> np
 
 def _bands(wave: np.ndarray, plane: _Plane) -> np.ndarray:
     """Turns a wave `[n, n]` of period 1 into light and dark bands, sharp or soft."""
-    share = np.float32(plane.rng.uniform(0.35, 0.65))
-    softness = np.float32(plane.rng.uniform(0, 0.6))
+    share = plane.rng.uniform(0.35, 0.65)
+    softness = plane.rng.uniform(0, 0.6)
     return _edge(wave - share, 3 * plane.pixel + softness)
 
 
@@ -175,35 +175,35 @@ def _rings(plane: _Plane) -> np.ndarray:
 
 
 def _checks(plane: _Plane) -> np.ndarray:
-    product = (_triangle(plane.x) - np.float32(0.5)) * (_triangle(plane.y) - np.float32(0.5))
+    product = (_triangle(plane.x) - 0.5) * (_triangle(plane.y) - 0.5)
     return _edge(product, 2 * plane.pixel)
 
 
 def _dots(plane: _Plane) -> np.ndarray:
-    offset = np.float32(plane.rng.choice([0, 0.5]))
+    offset = 0.5 * float(plane.rng.integers(2))
     x = plane.x + offset * (np.floor(plane.y) % 2)
-    across, along = x - np.floor(x) - np.float32(0.5), plane.y - np.floor(plane.y) - np.float32(0.5)
-    radius = np.float32(plane.rng.uniform(0.22, 0.4))
+    across, along = x - np.floor(x) - 0.5, plane.y - np.floor(plane.y) - 0.5
+    radius = plane.rng.uniform(0.22, 0.4)
     return _edge(radius - np.hypot(across, along), plane.pixel)
 
 
 def _bricks(plane: _Plane) -> np.ndarray:
-    x, y = plane.x * np.float32(0.75), plane.y * np.float32(1.5)
-    x = x + np.float32(0.5) * (np.floor(y) % 2)
-    gap = np.minimum(_triangle(x) / 2 / np.float32(0.75), _triangle(y) / 2 / np.float32(1.5))
-    face = 1 - np.float32(0.4) * _shades(plane.rng, np.floor(x), np.floor(y))
-    return face * _edge(gap - np.float32(plane.rng.uniform(0.04, 0.09)), plane.pixel)
+    x, y = plane.x * 0.75, plane.y * 1.5
+    x = x + 0.5 * (np.floor(y) % 2)
+    gap = np.minimum(_triangle(x) / 2 / 0.75, _triangle(y) / 2 / 1.5)
+    face = 1 - 0.4 * _shades(plane.rng, np.floor(x), np.floor(y))
+    return face * _edge(gap - plane.rng.uniform(0.04, 0.09), plane.pixel)
 
 
 def _weave(plane: _Plane) -> np.ndarray:
     """Bulging strands, each in turn above and below those that cross it, with gaps between."""
-    gap = np.float32(plane.rng.uniform(0.15, 0.3))
+    gap = plane.rng.uniform(0.15, 0.3)
     column, row = _triangle(plane.x), _triangle(plane.y)
-    warp = _edge(column - gap, 2 * plane.pixel) * (np.float32(0.6) + np.float32(0.4) * row)
-    weft = _edge(row - gap, 2 * plane.pixel) * (np.float32(0.4) + np.float32(0.3) * column)
+    warp = _edge(column - gap, 2 * plane.pixel) * (0.6 + 0.4 * row)
+    weft = _edge(row - gap, 2 * plane.pixel) * (0.4 + 0.3 * column)
     over = (np.floor(plane.x) + np.floor(plane.y)) % 2 == 0
     top, below = np.where(over, warp, weft), np.where(over, weft, warp)
-    return np.where(top > 0, top, np.float32(0.6) * below)
+    return np.where(top > 0, top, 0.6 * below)
 
 
 def _cells(plane: _Plane) -> np.ndarray:
@@ -222,32 +222,32 @@ def _cells(plane: _Plane) -> np.ndarray:
             )
             second = np.minimum(second, np.maximum(first, distance))
             first = np.minimum(first, distance)
-    wall = np.float32(plane.rng.uniform(0.06, 0.14))
+    wall = plane.rng.uniform(0.06, 0.14)
     return (1 - first / 2) * _edge(second - first - wall, 2 * plane.pixel)
 
 
 def _clouds(plane: _Plane) -> np.ndarray:
-    field = _fractal(plane.rng, plane.x * np.float32(0.7), plane.y * np.float32(0.7), 5)
-    return field * np.float32(0.7) + np.float32(0.5)
+    field = _fractal(plane.rng, plane.x * 0.7, plane.y * 0.7, 5)
+    return field * 0.7 + 0.5
 
 
 def _marble(plane: _Plane) -> np.ndarray:
-    turbulence = _fractal(plane.rng, plane.x * np.float32(0.6), plane.y * np.float32(0.6), 4)
-    veins = _triangle(plane.x * np.float32(0.4) + turbulence * np.float32(0.8))
+    turbulence = _fractal(plane.rng, plane.x * 0.6, plane.y * 0.6, 4)
+    veins = _triangle(plane.x * 0.4 + turbulence * 0.8)
     return np.sqrt(veins)
 
 
 def _labyrinth(plane: _Plane) -> np.ndarray:
     """The winding patches of a Turing pattern: waves of one length in all directions, cut."""
     waves = 14
-    angle = plane.rng.uniform(0, 2 * np.pi, waves).astype(np.float32)
-    length = plane.rng.uniform(0.85, 1.15, waves).astype(np.float32) * np.float32(2 * np.pi)
-    phase = plane.rng.uniform(0, 2 * np.pi, waves).astype(np.float32)
+    angle = plane.rng.uniform(0, 2 * math.pi, waves).astype(np.float32)
+    length = plane.rng.uniform(1.7 * math.pi, 2.3 * math.pi, waves).astype(np.float32)
+    phase = plane.rng.uniform(0, 2 * math.pi, waves).astype(np.float32)
     total = np.zeros_like(plane.x)
     for kx, ky, shift in zip(np.cos(angle) * length, np.sin(angle) * length, phase, strict=True):
         total += np.cos(kx * plane.x + ky * plane.y + shift)
-    level = np.float32(plane.rng.uniform(-0.5, 0.5))
-    return _edge(total / np.float32(np.sqrt(waves / 2)) - level, 12 * plane.pixel)
+    level = plane.rng.uniform(-0.5, 0.5)
+    return _edge(total / math.sqrt(waves / 2) - level, 12 * plane.pixel)
 
 
 _DRAWERS: dict[str, Callable[[_Plane], np.ndarray]] = {

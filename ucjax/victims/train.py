@@ -77,7 +77,8 @@ def train(
     Raises:
       UserError: the sets or the spec do not allow training, or the loss is no longer finite.
     """
-    _check(train, test, spec, mesh)
+    check(spec, devices=mesh.size)
+    _check_sets(train, test, spec)
     steps = math.ceil(len(train) / spec.batch_size)
     programs = compile_victim(spec, len(train.class_names), spec.epochs * steps, mesh)
     device_seed = parallel.replicate(np.uint32(seed), mesh)
@@ -163,15 +164,23 @@ def _save(path: Path, state: State, curve: np.ndarray) -> None:
         files.save_tree(path, tree)
 
 
-def _check(train: ImageSet, test: ImageSet, spec: VictimSpec, mesh: Mesh) -> None:
+def check(spec: VictimSpec, *, devices: int) -> None:
+    """Refuses settings that cannot train, before anything is compiled.
+
+    Raises:
+      UserError: naming the key, its value and the cure.
+    """
     if spec.model not in MODELS:
         raise UserError(f"config.victim.model {spec.model!r} is unknown: use {', '.join(MODELS)}")
-    if spec.batch_size < 1 or spec.batch_size % mesh.size:
-        nearest = mesh.size * max(round(spec.batch_size / mesh.size), 1)
+    if spec.batch_size < 1 or spec.batch_size % devices:
+        nearest = devices * max(round(spec.batch_size / devices), 1)
         raise UserError(
-            f"config.victim.batch_size {spec.batch_size} cannot be shared equally by {mesh.size} "
-            f"devices: use a multiple of {mesh.size}, such as {nearest}"
+            f"config.victim.batch_size is {spec.batch_size}, not divisible by the {devices} "
+            f"devices: try {nearest}"
         )
+
+
+def _check_sets(train: ImageSet, test: ImageSet, spec: VictimSpec) -> None:
     for name, images in (("training", train), ("test", test)):
         if not len(images):
             raise UserError(f"there are no {name} images: a victim needs both sets")
