@@ -210,7 +210,10 @@ def replaced(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"spec": replaced(batch_size=18)}, "batch_size is 18, not divisible by the 4 devices: try 16"),
+        (
+            {"spec": replaced(batch_size=18)},
+            "batch_size is 18, not divisible by the 4 devices: try 16",
+        ),
         ({"spec": replaced(batch_size=0)}, "batch_size is 0"),
         ({"spec": replaced(model="resnet19")}, "'resnet19' is unknown: use resnet18"),
         ({"spec": replaced(crop=20)}, "18 pixels, the victim's 18 and its crop 20"),

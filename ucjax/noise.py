@@ -189,11 +189,7 @@ def _augment(pixels: jax.Array, spec: NoiseSpec, n: jax.Array) -> jax.Array:
     images = augment.to_float(pixels)
     if not spec.flip:
         return images
-    # Drawn for the whole batch, then cut: the same flips on any number of devices.
-    key = jax.random.fold_in(jax.random.key(spec.seed), n)
-    mask = augment.flip_mask(key, spec.batch_size)
-    start = lax.axis_index(AXIS) * len(images)
-    return augment.flip(images, lax.dynamic_slice_in_dim(mask, start, len(images)))
+    return augment.random_flip(jax.random.fold_in(jax.random.key(spec.seed), n), images)
 
 
 def _plan(assignment: np.ndarray, spec: NoiseSpec, epoch: int) -> Iterator[Planned]:

@@ -1,0 +1,143 @@
+"""The arms of the comparison: their files, and the victims trained on them.
+
+All arms are written, decoded and measured the same way; only the noise differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ucjax import checkpoint, parallel, protect
+from ucjax.baselines import random_noise
+from ucjax.data import images
+from ucjax.data.images import ImageSet
+from ucjax.data.sources import Splits
+from ucjax.job import Job, cache_folder, in_turn
+from ucjax.kmeans import Clusters
+from ucjax.metrics import Progress, say
+from ucjax.protect import ProtectedSet
+from ucjax.protector import Protector
+from ucjax.stages import embed, load_splits
+from ucjax.surrogates import Surrogate
+from ucjax.victims import train as victims
+from ucjax.victims.train import EpochRecord, VictimResult
+
+
+def write(
+    arm: str, splits: Splits, clusters: Clusters, published: Protector, job: Job
+) -> ProtectedSet:
+    """Writes one arm's files: the protected images, or a control in the same geometry."""
+    folder = folder_of(arm, job)
+    if parallel.is_main():
+        writer: Callable[..., ProtectedSet] = protect.protect_crops
+        if job.config.protect.geometry == "native":
+            assert splits.root is not None, "job.check wants a folder for native files"
+            writer = partial(protect.protect_native, splits.root)
+        writer(
+            splits.train,
+            noise_of=noise_of(arm, clusters, published),
+            clusters=clusters.assignment,
+            epsilon_255=published.epsilon_255,
+            norm=published.norm,
+            crop=published.crop,
+            folder=folder,
+            label=arm,
+            progress=Progress,
+        )
+    parallel.barrier(arm)
+    return protect.load(folder)
+
+
+def folder_of(arm: str, job: Job) -> Path:
+    """The published files are named as such; controls are kept apart from them."""
+    return job.folder / ("protected" if arm == "protected" else f"controls/{arm}")
+
+
+def noise_of(arm: str, clusters: Clusters, published: Protector) -> Callable[[int], np.ndarray]:
+    """Returns the noise `[s, s, 3]` of an image, by its index, in this arm."""
+    shape = published.noise.shape[1:]
+    seed, eps = published.seed, published.epsilon_255
+    if arm == "clean":
+        return lambda index: np.zeros(shape, np.float32)
+    if arm == "random":
+        return lambda index: random_noise.per_image(seed, index, shape[0], eps)
+    per_cluster = published.noise
+    if arm == "cluster_random":
+        per_cluster = random_noise.per_cluster(seed, len(published.noise), shape[0], eps)
+    return lambda index: per_cluster[clusters.assignment[index]]
+
+
+def embed_files(arm: str, written: ProtectedSet, surrogate: Surrogate, job: Job) -> np.ndarray:
+    """Returns the surrogate's features `[n, d]` of an arm's decoded files."""
+    decoded = decode_for_surrogate(arm, written, job)
+    return embed(decoded, surrogate, written.folder / "features.safetensors", job)
+
+
+def decode_for_surrogate(arm: str, written: ProtectedSet, job: Job) -> ImageSet:
+    """Decodes files so that their centre crops show what the cache showed the surrogate."""
+    data = job.config.data
+    native = job.config.protect.geometry == "native"
+    return decode(arm, written, data.short_side if native else data.crop, job)
+
+
+def decode(arm: str, written: ProtectedSet, short_side: int, job: Job) -> ImageSet:
+    """Decodes the files of an arm, as whoever downloads them would."""
+    return in_turn(
+        lambda: images.build(
+            protect.items_of(written.folder),
+            short_side=short_side,
+            cache_dir=cache_folder(job),
+            label=arm,
+            class_names=written.class_names,
+            say=say,
+            progress=Progress,
+        )
+    )
+
+
+def train_victims(
+    sets: dict[str, ProtectedSet], splits: Splits, job: Job
+) -> dict[str, dict[int, VictimResult]]:
+    """Trains a victim per arm and seed on the decoded files; returns results by arm and seed.
+
+    Seeds come first, so that an early look at a long run compares all arms.
+    """
+    results: dict[str, dict[int, VictimResult]] = {arm: {} for arm in job.config.victim.arms}
+    if (splits.train.labels < 0).any() or not len(splits.test):
+        say("victims: none, since the images have no labels or none are kept for testing")
+        return results
+    side = job.victim.short_side
+    same = side == job.config.data.short_side
+    for seed in job.config.victim.seeds:
+        for arm in results:
+            path = job.folder / "victims" / f"{arm}-seed{seed}.json"
+            if not parallel.agree(path.exists()):
+                unfinished = path.with_suffix(".safetensors")
+                result = victims.train(
+                    decode(arm, sets[arm], side, job),
+                    splits.test if same else load_splits(job, side).test,
+                    job.victim,
+                    seed=seed,
+                    mesh=job.mesh,
+                    checkpoint=unfinished,
+                    metrics=job.metrics,
+                    label=f"{arm} seed {seed}",
+                )
+                if parallel.is_main():
+                    checkpoint.write_json(path, asdict(result))
+                    unfinished.unlink(missing_ok=True)
+                parallel.barrier("victim")
+            results[arm][seed] = read_result(path)
+    return results
+
+
+def read_result(path: Path) -> VictimResult:
+    """Reads the JSON of a finished victim."""
+    saved = checkpoint.read_json(path)
+    curve = tuple(EpochRecord(*row) for row in saved["curve"])
+    return VictimResult(saved["last"], saved["peak"], curve)

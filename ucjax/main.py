@@ -1,0 +1,95 @@
+"""Protects an image collection with Unlearnable Clusters and measures how well it holds.
+
+python -m ucjax.main --config=configs/quickstart.py --workdir=out/quickstart
+
+Stages: source, features, k-means, noise, protected files, victims on the files, report. A killed
+run goes on where it was when the same command is given again. Keys of the config are explained
+in configs/pets.py and overridden as --config.noise.epochs=10. Exit code 2 means bad input.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ucjax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="The experiment: a file such as configs/quickstart.py.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Folder of all results, shared by all processes; default out/<config's name>."
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "host:port of process 0, for clusters that JAX does not detect itself."
+)
+PROCESSES = flags.DEFINE_integer("processes", 1, "Number of processes, with --coordinator.")
+PROCESS_ID = flags.DEFINE_integer("process_id", 0, "This process's number, with --coordinator.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Let JAX find the other processes (Cloud TPU pods, Slurm, Open MPI)."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the pipeline on every device of every process."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}: flags look like --config=FILE")
+    if CONFIG.value is None:
+        raise UserError("no --config: try --config=configs/quickstart.py")
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    if not Path(path).is_file():
+        raise UserError(f"there is no config file {path}: see configs/")
+    logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
+    from ucjax import parallel, pipeline  # jax takes seconds to import: --help should not
+
+    parallel.initialize(
+        coordinator=COORDINATOR.value, processes=PROCESSES.value, process_id=PROCESS_ID.value,
+        detect=DISTRIBUTED.value,
+    )  # fmt: skip
+    workdir = Path(WORKDIR.value or f"out/{Path(path).stem}")
+    pipeline.run(CONFIG.value, workdir, command=sys.argv)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses flags; what is wrong in a config is a mistake of the user, in one line."""
+    try:
+        if {"--help", "-h", "--helpfull"} & set(argv[1:]):
+            print(f"{__doc__}\n{flags.FLAGS.main_module_help()}")
+            sys.exit(0)
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(_in_one_line(error)) from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """The message without the traceback that ml_collections pastes into it."""
+    message = str(error.args[0] if error.args else error)
+    if "Traceback" in message:
+        message = message.strip().splitlines()[-1].split(": ", 1)[-1]
+    typo = re.search('Did you mean "(.+)" instead of "(.+)"', message)
+    if typo:
+        return f"the config has no key {typo[2]!r}: did you mean {typo[1]!r}?"
+    return " ".join(message.split())
+
+
+def cli() -> None:
+    """Runs `main`; a `UserError` becomes one line and exit code 2."""
+    try:
+        app.run(main, flags_parser=_parse)
+    except UserError as error:
+        sys.exit(_fail(f"error: {error}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted: the same command goes on from here", 130))
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    cli()
