@@ -1,4 +1,4 @@
-"""Unlearnable Clusters on Oxford-IIIT Pets: the paper's main experiment (section 4, table 1).
+"""Unlearnable Clusters on Oxford-IIIT Pets: the paper's main experiment.
 
     python -m ucjax.main --config=configs/pets.py              CLIP ViT-B/32 as surrogate
     python -m ucjax.main --config=configs/pets.py:clip_rn50    the paper's UC-CLIP

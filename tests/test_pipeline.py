@@ -44,7 +44,7 @@ def test_every_stage_leaves_its_files(finished):
     for name in (
         "config.json", "env.json", "metrics.jsonl", "features.safetensors",
         "clusters/clusters.safetensors", "noise/protector.safetensors", "noise/protector.json",
-        "protected/manifest.jsonl", "controls/clean/manifest.jsonl",
+        "protected/manifest.jsonl", "verification.json", "controls/clean/manifest.jsonl",
         "victims/protected-seed1.json", "report.html", "report.json",
     ):  # fmt: skip
         assert (workdir / name).is_file(), name

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ucjax import checkpoint, parallel, protect
+from ucjax import checkpoint, parallel, protect, verify
 from ucjax.baselines import random_noise
 from ucjax.data import images
 from ucjax.data.images import ImageSet
 from ucjax.data.sources import Splits
+from ucjax.errors import UserError
 from ucjax.job import Job, cache_folder, in_turn
 from ucjax.kmeans import Clusters
 from ucjax.metrics import Progress, say
@@ -51,6 +52,35 @@ def write(
         )
     parallel.barrier(arm)
     return protect.load(folder)
+
+
+def prove(written: ProtectedSet, splits: Splits, published: Protector, job: Job) -> None:
+    """Checks the protected files against their sources, sharing no code with what wrote them.
+
+    Raises:
+      UserError: a file is missing, changed, or over the budget.
+    """
+    path = job.folder / "verification.json"
+    if parallel.is_main() and not path.exists():
+        if job.config.protect.geometry == "native":
+            assert splits.root is not None, "job.check wants a folder for native files"
+            clean = verify.clean_files(splits.root, splits.train.names)
+        else:
+            clean = verify.clean_crops(splits.train, published.crop)
+        found = verify.verify(
+            written.folder, clean, epsilon_255=published.epsilon_255, norm=published.norm
+        )
+        if found.failures:
+            raise UserError(
+                f"{written.folder}: {len(found.failures)} of {found.files} files fail the check, "
+                f"first {found.failures[0]}; delete the folder and run again"
+            )
+        checkpoint.write_json(path, asdict(found))
+        say(
+            f"verified: {found.files} protected files read back, no pixel changed by more than "
+            f"{found.max_delta_255} of 255 (budget {published.epsilon_255}, {published.norm})"
+        )
+    parallel.barrier("verified")
 
 
 def folder_of(arm: str, job: Job) -> Path:

@@ -1,6 +1,6 @@
 """Learns one noise image per cluster that drags its images' features to a wrong centre.
 
-Section 3 of arXiv:2301.01217 (DDU loss). All p generators train in one program: their parameters
+The DDU loss of arXiv:2301.01217. All p generators train in one program: their parameters
 are stacked `[p, ...]` and sharded over the devices, and so are the images. A step renders each
 device's own noises, gathers them, runs the frozen surrogate on each device's images, and
 scatters the gradient with respect to the noises back to the devices that own them. No parameter

@@ -1,4 +1,4 @@
-"""The loss of a noise step and its gradient with respect to the noise (arXiv:2301.01217, 3.2)."""
+"""The loss of a noise step and its gradient with respect to the noise (DDU, arXiv:2301.01217)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Noise images as functions of trainable parameters, always within the budget.
 
-The paper's parametrisation is a generator network per cluster (section 3.2); "direct" trains the
+The paper's parametrisation is a generator network per cluster; "direct" trains the
 pixels themselves. Parameters of all clusters are stacked `[P, ...]` and sharded over the devices,
 P being p padded to a multiple of them.
 """
@@ -93,7 +93,7 @@ def check(spec: NoiseSpec, *, p: int, devices: int) -> None:
 
 
 def make_optimizer(spec: NoiseSpec, steps: int) -> optax.GradientTransformation:
-    """Adam with L2 decay and a cosine to `final_learning_rate`, per step (paper, section 4.1)."""
+    """Adam with L2 decay and a cosine to `final_learning_rate`, per step, as published."""
     schedule = optax.cosine_decay_schedule(
         spec.learning_rate, steps, alpha=spec.final_learning_rate / spec.learning_rate
     )

@@ -43,6 +43,7 @@ def run(config: ConfigDict, folder: Path, *, command: list[str], mesh: Mesh | No
     # The protected files are the product, whatever victims are asked for.
     names = dict.fromkeys((*config.victim.arms, "protected"))
     sets = {arm: arms.write(arm, splits, clusters, protector, this) for arm in names}
+    arms.prove(sets["protected"], splits, protector, this)
     after = {arm: arms.embed_files(arm, sets[arm], surrogate, this) for arm in sets}
     results = arms.train_victims(sets, splits, this)
 

@@ -98,7 +98,7 @@ def fingerprint(image_set: ImageSet) -> np.ndarray:
 
 
 def cluster(rows: np.ndarray, published: ImageSet, job: Job) -> Clusters:
-    """Clusters the features `[n, d]` of the images to protect (paper, section 3.2)."""
+    """Clusters the features `[n, d]` of the images to protect (the paper's initialisation)."""
     spec, path = job.config.clusters, job.folder / "clusters" / "clusters.safetensors"
     if not parallel.agree(path.exists()):
         found = kmeans.fit(
@@ -139,7 +139,7 @@ def purity_of(clusters: Clusters, published: ImageSet) -> float | None:
 def learn_noise(
     published: ImageSet, clusters: Clusters, surrogate: Surrogate, job: Job
 ) -> Protector:
-    """Trains the noise and publishes it as a protector (paper, section 3.2)."""
+    """Trains the noise and publishes it as a protector (arXiv:2301.01217)."""
     folder, data = job.folder / "noise", job.config.data
     if not parallel.agree((folder / "protector.json").exists()):
         trained = noise.train(

@@ -1,4 +1,4 @@
-"""CLIP's ResNet-50 image tower (arXiv:2103.00020, section 2.4): the surrogate of "UC-CLIP".
+"""CLIP's ResNet-50 image tower (arXiv:2103.00020): the surrogate of "UC-CLIP".
 
 A ResNet with a stem of three convolutions, average pooling before every stride, and attention
 pooling in place of the mean. Features are its output, not L2-normalised.
