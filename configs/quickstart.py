@@ -2,8 +2,10 @@
 
     python -m ucjax.main --config=configs/quickstart.py --workdir=out/quickstart
 
-Data: ten families of procedural textures (synthetic: made to exercise every stage, not to
-stand for photographs). Weights: EfficientNet-Lite0, installed with ucjax.
+Data: ten families of procedural textures, 1,000 images to protect and 500 clean test images of
+64 px. They are synthetic, and made easy for the method: hazy, so that noise within the budget
+matters beside them, and in families that the surrogate's clusters follow closely. The run shows
+the program, not what to expect of photographs. Weights: EfficientNet-Lite0, installed with ucjax.
 """
 
 from ml_collections import ConfigDict
@@ -15,17 +17,20 @@ def get_config() -> ConfigDict:
     """Returns the offline default."""
     c = pets.get_config()
     c.expected_time = "about 5 minutes on 2 CPU cores"
+    # Files are the whole textures: cropping and enlarging them again, as published, would blur
+    # noise of single pixels, of which there are few at this size.
     c.data.update(
-        source="textures", name="", train_count=1000, test_count=500, short_side=72, crop=64
+        source="textures", name="", train_count=1000, test_count=500, short_side=64, crop=64
     )
     c.surrogate.update(name="efficientnet_lite0", path="", batch_size=128)
+    # The pixels themselves: ten generators take a CPU longer than all the rest together.
     c.noise.update(
         parametrisation="direct",
-        epochs=10,
-        batch_size=100,
-        learning_rate=0.1,
-        final_learning_rate=0.01,
+        epochs=6,
+        batch_size=32,
+        learning_rate=0.3,
+        final_learning_rate=0.03,
         weight_decay=0.0,
     )
-    c.victim.update(width=16, epochs=12, batch_size=100, short_side=72, crop=64, seeds=(0, 1, 2))
+    c.victim.update(width=16, epochs=11, batch_size=32, learning_rate=0.04, short_side=64, crop=64)
     return c

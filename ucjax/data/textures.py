@@ -19,7 +19,7 @@ from PIL import Image
 
 from ucjax.data import images
 
-_VERSION = 2  # to be raised with any change of the pixels: cached copies are keyed by it
+_VERSION = 3  # to be raised with any change of the pixels: cached copies are keyed by it
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -69,7 +69,7 @@ def _draw(family: str, size: int, seed: int, split: str, index: int) -> Image.Im
 
 
 def _plane(size: int, rng: np.random.Generator) -> _Plane:
-    periods = math.exp(rng.uniform(math.log(3.5), math.log(7)))
+    periods = math.exp(rng.uniform(math.log(4), math.log(6)))
     side = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     u, v = side[None, :] * periods, side[:, None] * periods
     angle, shift = rng.uniform(0, 2 * math.pi), rng.uniform(0, 64, 2).astype(np.float32)
@@ -93,8 +93,10 @@ def _colour(field: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     side = np.linspace(-1, 1, size, dtype=np.float32)
     light = rng.uniform(-0.25, 0.25, 2).astype(np.float32)
     picture *= (1 + light[0] * side[None, :] + light[1] * side[:, None])[..., None]
-    picture = _blur(picture, rng.uniform(0.1, 0.7))
-    grain = rng.uniform(0, 0.03)
+    picture = _blur(picture, rng.uniform(0, 0.3))
+    # Haze: noise within a usual budget then matters beside the texture, as it does in photographs.
+    picture = 0.5 + rng.uniform(0.25, 0.4) * (picture - 0.5)
+    grain = rng.uniform(0, 0.015)
     picture += grain * rng.standard_normal(picture.shape, np.float32)
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
 
