@@ -12,7 +12,6 @@ with other work. PyTorch is optional (`pip install torch`).
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import platform
 import statistics
@@ -26,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ucjax import checkpoint, convolution
+from ucjax import checkpoint, convolution, memory
 from ucjax.generator import NoiseGenerator
 
 try:
@@ -76,18 +75,6 @@ def resnet18_layers(s: int, width: int) -> list[Layer]:
             size = -(-size // 2)
         layers.append(Layer(f"stage{stage}", 3 if stage else 4, size, c, c, 3, 1, 1))
     return layers
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc reuse freed memory, for all sides alike.
-
-    By default it maps large arrays afresh for every call, which costs a layer by itself as much
-    again as its arithmetic and a whole network, which allocates once a step, next to nothing.
-    """
-    if platform.system() == "Linux":
-        libc, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def draw(*shape: int) -> np.ndarray:
@@ -281,7 +268,7 @@ def main() -> None:
         "--out", type=Path, default=Path(__file__).parent / "results" / "convolutions.json"
     )
     args = parser.parse_args()
-    keep_freed_memory()
+    memory.keep_freed_pages()  # for all sides
     if torch:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     else:

@@ -32,5 +32,5 @@ def get_config() -> ConfigDict:
         final_learning_rate=0.03,
         weight_decay=0.0,
     )
-    c.victim.update(width=16, epochs=11, batch_size=32, learning_rate=0.04, short_side=64, crop=64)
+    c.victim.update(width=16, epochs=15, batch_size=32, learning_rate=0.04, short_side=64, crop=64)
     return c

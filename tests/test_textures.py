@@ -34,13 +34,13 @@ def test_items_are_spread_evenly_and_named_after_their_family():
 
 
 @pytest.mark.parametrize("family", textures.FAMILIES)
-def test_pictures_are_rgb_of_any_size_and_use_the_range(family):
+def test_pictures_are_rgb_of_any_size_and_show_something(family):
     for size in (1, 17, 64):
         [item] = [x for x in textures.items("train", 10, size, 1) if x.name.startswith(family)]
         picture = item.open()
         assert (picture.mode, picture.size) == ("RGB", (size, size))
-    # Each of these has something to see: dark and bright pixels.
-    assert np.asarray(picture.convert("L"), float).std() > 10
+    # Hazy, but far from one plain colour.
+    assert np.asarray(picture.convert("L"), float).std() > 4
 
 
 def test_a_texture_depends_on_its_seed_split_family_and_number_alone():
