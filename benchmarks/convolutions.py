@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ucjax import checkpoint, convolution, memory
+from ucjax import checkpoint, convolution
 from ucjax.generator import NoiseGenerator
 
 try:
@@ -268,7 +268,6 @@ def main() -> None:
         "--out", type=Path, default=Path(__file__).parent / "results" / "convolutions.json"
     )
     args = parser.parse_args()
-    memory.keep_freed_pages()  # for all sides
     if torch:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     else:
