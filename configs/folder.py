@@ -7,8 +7,8 @@ Data: class sub-folders, or one flat folder (then there are no victims: they nee
 EfficientNet-Lite0, installed with ucjax.
 Hardware and time: seen on 2 busy CPU cores for 3,068 photos: features 26 s, noise (4 epochs)
 8 minutes, files 14 s an arm, a victim (10 epochs) 6 minutes.
-Expected: unknown, which is why it is measured; an early look at one seed on 3,068 photos of
-clothing showed no protection beyond the controls after 10 epochs.
+Expected: unknown for your photos, which is why it is measured. A one-seed look at photographs of
+clothing, with short training, showed no protection beyond the controls.
 """
 
 from ml_collections import ConfigDict
