@@ -18,7 +18,7 @@ from ucjax.data import images
 from ucjax.data.images import ImageSet
 from ucjax.data.sources import Splits
 from ucjax.errors import UserError
-from ucjax.job import Job, cache_folder, in_turn
+from ucjax.job import Job, budget_bytes, cache_folder, in_turn
 from ucjax.kmeans import Clusters
 from ucjax.metrics import Progress, say
 from ucjax.protect import ProtectedSet
@@ -157,6 +157,7 @@ def train_victims(
                     checkpoint=unfinished,
                     metrics=job.metrics,
                     label=f"{arm} seed {seed}",
+                    budget_bytes=budget_bytes(job),
                 )
                 if parallel.is_main():
                     checkpoint.write_json(path, asdict(result))

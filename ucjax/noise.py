@@ -234,7 +234,7 @@ def _save(path: Path, state: NoiseState, p: int, epochs: int, curve: list[list[f
 def _restore(
     path: Path, state: NoiseState, p: int, epochs: int, mesh: Mesh
 ) -> tuple[NoiseState, list[list[float]]]:
-    if not path.exists():
+    if not parallel.agree(path.exists()):
         return state, []
     like = jax.tree.map(lambda x: np.zeros((p, *x.shape[1:]) if x.ndim else (), x.dtype), state)
     like = {"state": like, "epoch": np.asarray(0), "curve": np.zeros((epochs, 2))}

@@ -56,6 +56,7 @@ def train(
     checkpoint: Path,
     metrics: MetricsFile,
     label: str = "victim",
+    budget_bytes: int | None = None,
 ) -> VictimResult:
     """Trains one victim and tests it on clean images after every epoch.
 
@@ -73,6 +74,7 @@ def train(
       checkpoint: The file to continue from and to write; whoever keeps the result deletes it.
       metrics: Gets one line an epoch, under the stage `label`.
       label: The victim's name on the progress line.
+      budget_bytes: What the images may take of each device's memory (see `Feed`).
 
     Raises:
       UserError: the sets or the spec do not allow training, or the loss is no longer finite.
@@ -83,7 +85,9 @@ def train(
     programs = compile_victim(spec, len(train.class_names), spec.epochs * steps, mesh)
     device_seed = parallel.replicate(np.uint32(seed), mesh)
     state, curve = _restore(checkpoint, programs.init(device_seed), spec.epochs, mesh)
-    train_feed, test_feed = (Feed(images, spec.crop, mesh=mesh) for images in (train, test))
+    train_feed, test_feed = (
+        Feed(images, spec.crop, mesh=mesh, budget_bytes=budget_bytes) for images in (train, test)
+    )
     first = int(state.step)
     progress = Progress(label, spec.epochs * steps * spec.batch_size, done=first * spec.batch_size)
     saved, shown = time.monotonic(), dict[str, float]()
