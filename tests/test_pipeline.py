@@ -75,8 +75,11 @@ def test_arms_hold_the_budget_on_disk_and_carry_the_noise_they_say(finished):
 
 
 def pixels(folder):
-    files = [item.open() for item in protect.items_of(folder)]
-    return np.stack([np.asarray(image, np.int16) for image in files])
+    return np.stack(arrays(folder))
+
+
+def arrays(folder):
+    return [np.asarray(item.open(), np.int16) for item in protect.items_of(folder)]
 
 
 def read_manifest(folder):
@@ -150,10 +153,11 @@ def photos(root, count, size=(60, 40)):
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
 
 
-def run_folder(root, tmp_path, mesh):
+def run_folder(root, tmp_path, mesh, k=3):
     cache = str(tmp_path / "cache")
     config = tiny(source="folder", root=str(root), train_count=0, test_count=0, cache=cache)
     config.protect.geometry = "native"
+    config.clusters.k = k
     return pipeline.run(config, tmp_path / "work", command=["test"], mesh=mesh)
 
 
@@ -162,7 +166,7 @@ def run_folder(root, tmp_path, mesh):
     [
         (lambda root: None, "photos"),
         (lambda root: root.mkdir(), "photos"),
-        (lambda root: photos(root, 3), "3|2"),
+        (lambda root: photos(root, 3), r"10 clusters of [23] images"),
     ],
     ids=["missing", "empty", "fewer photos than clusters"],
 )
@@ -170,7 +174,7 @@ def test_folders_that_cannot_be_protected_are_one_line(make, message, mesh, tmp_
     root = tmp_path / "photos"
     make(root)
     with pytest.raises(UserError, match=message) as caught:
-        run_folder(root, tmp_path, mesh)
+        run_folder(root, tmp_path, mesh, k=10)
     assert "\n" not in str(caught.value)
 
 
@@ -180,8 +184,8 @@ def test_a_folder_with_a_corrupt_file_is_protected_at_native_size(mesh, tmp_path
     (root / "cat" / "broken.jpg").write_bytes(b"not a picture")
     run_folder(root, tmp_path, mesh)
     assert "broken.jpg" in capsys.readouterr().out
-    written = [item.open() for item in protect.items_of(tmp_path / "work" / "protected")]
-    assert {image.size for image in written} == {(40, 60)}
+    shapes = {image.shape for image in arrays(tmp_path / "work" / "protected")}
+    assert shapes == {(60, 40, 3)}
 
 
 def test_photos_that_changed_since_are_refused(mesh, tmp_path):

@@ -44,11 +44,12 @@ def test_clusters_noise_and_victims_equal_those_of_one_device(runs):
     np.testing.assert_allclose(one["centers"], two["centers"], rtol=1e-4, atol=1e-5)
     one, two = (json.loads((f / "noise" / "training.json").read_text()) for f in (alone, together))
     np.testing.assert_allclose(one["loss"], two["loss"], rtol=2e-3)
-    for arm in ("clean", "protected"):
-        name = f"victims/{arm}-seed0.json"
-        one, two = (json.loads((f / name).read_text())["curve"] for f in (alone, together))
-        # The first epoch's loss; rounding grows along a training.
-        np.testing.assert_allclose(one[0][0], two[0][0], rtol=2e-2)
+    # The clean arm, whose files are the same to the byte: Adam turns rounding into other pixels of
+    # the noise where its gradient is next to nothing, and so into other protected files.
+    name = "victims/clean-seed0.json"
+    one, two = (json.loads((f / name).read_text())["curve"] for f in (alone, together))
+    # The first epoch's loss; rounding grows along a training.
+    np.testing.assert_allclose(one[0][0], two[0][0], rtol=1e-3)
 
 
 def test_process_0_alone_writes_and_speaks(runs):
