@@ -6,6 +6,9 @@ Data: ten families of procedural textures, 1,000 images to protect and 500 clean
 64 px. They are synthetic, and made easy for the method: hazy, so that noise within the budget
 matters beside them, and in families that the surrogate's clusters follow closely. The run shows
 the program, not what to expect of photographs. Weights: EfficientNet-Lite0, installed with ucjax.
+Hardware and time: 5 min 22 s on 2 CPU cores with nothing compiled before.
+Expected: clean 90.9 ± 1.5, random 86.1 ± 0.9, cluster_random 30.9 ± 5.3, protected 19.2 ± 6.6 %
+clean test accuracy at the last epoch, mean ± std over 3 seeds.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +19,7 @@ from configs import pets
 def get_config() -> ConfigDict:
     """Returns the offline default."""
     c = pets.get_config()
-    c.expected_time = "about 5 minutes on 2 CPU cores"
+    c.expected_time = "5 to 6 minutes on 2 CPU cores"
     # Files are the whole textures: cropping and enlarging them again, as published, would blur
     # noise of single pixels, of which there are few at this size.
     c.data.update(
