@@ -2,8 +2,8 @@
 
     python -m ucjax.main --config=configs/smoke.py --workdir=out/smoke
 
-Data and weights as in configs/quickstart.py, much smaller. Time: under a minute on 2 CPU cores,
-nearly all of it compilation.
+Data and weights as in configs/quickstart.py, much smaller. Nearly all of its time is
+compilation.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from configs import quickstart
 def get_config() -> ConfigDict:
     """Returns the quickstart, shrunk."""
     c = quickstart.get_config()
-    c.expected_time = "about a minute on 2 CPU cores"
+    c.expected_time = "short, mostly compilation"
     c.data.update(train_count=24, test_count=12, short_side=36, crop=32)
     c.surrogate.batch_size = 8
     c.clusters.update(k=3, n_init=2)
