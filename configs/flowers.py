@@ -14,7 +14,7 @@ from configs import pets
 
 
 def get_config(surrogate: str = "clip") -> ConfigDict:
-    """Returns the experiment with one of `pets.SURROGATES`."""
+    """Returns the experiment with one of `config.SURROGATES` (ucjax/config.py)."""
     c = pets.get_config(surrogate)
     c.data.name = "oxford_flowers102"
     return c

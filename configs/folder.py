@@ -13,24 +13,9 @@ clothing, with short training, showed no protection beyond the controls.
 
 from ml_collections import ConfigDict
 
-from configs import pets
+from ucjax import config
 
 
 def get_config() -> ConfigDict:
     """Returns the experiment; `data.root` must be set."""
-    c = pets.get_config()
-    c.expected_time = "estimated for 3,000 photos on 2 CPU cores: 15 minutes, hours for victims"
-    c.data.update(source="folder", name="", root="", short_side=146, crop=128)
-    c.surrogate.update(name="efficientnet_lite0", path="", batch_size=64)
-    # The pixels themselves: ten generators take a CPU hours at this size.
-    c.noise.update(
-        parametrisation="direct",
-        epochs=5,
-        batch_size=64,
-        learning_rate=0.1,
-        final_learning_rate=0.01,
-        weight_decay=0.0,
-    )
-    c.protect.geometry = "native"
-    c.victim.update(width=16, epochs=30, batch_size=128, short_side=146, crop=128)
-    return c
+    return config.photos()

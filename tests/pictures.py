@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ucjax import protect
+from ucjax import protection
 from ucjax.baselines import random_noise
 from ucjax.data.images import ImageSet, build, file_item
 
@@ -66,6 +66,6 @@ def settings(folder, **changes):
 def geometries(root, images):
     """Both ways of writing, called with the same settings."""
     return {
-        "crop": functools.partial(protect.protect_crops, images),
-        "native": functools.partial(protect.protect_native, root, images),
+        "crop": functools.partial(protection.protect_crops, images),
+        "native": functools.partial(protection.protect_native, root, images),
     }

@@ -21,10 +21,16 @@ LAYERS = [
     "fidelity placement protected writer protect verify baselines.* defences",
     "victims.*",
     "report.*",
-    "workdir job stages arms pipeline",
-    "main",
+    "config workdir job stages arms pipeline",
+    "main cli.*",
 ]
-WITHOUT_JAX = ["ucjax.data.sources", "ucjax.data.images", "ucjax.verify", "ucjax.main"]
+WITHOUT_JAX = [
+    "ucjax.data.sources",
+    "ucjax.data.images",
+    "ucjax.verification",
+    "ucjax.main",
+    "ucjax.cli.command",
+]
 TRAINING_LOOPS = {"ucjax/noise.py:train", "ucjax/victims/train.py:train"}
 UNPICKLER = "ucjax/surrogates/legacy_torch.py"
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}

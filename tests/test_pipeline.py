@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from configs import smoke
-from ucjax import pipeline, protect
+from ucjax import pipeline, protection
 from ucjax.errors import UserError
 from ucjax.job import ARMS
 
@@ -79,7 +79,7 @@ def pixels(folder):
 
 
 def arrays(folder):
-    return [np.asarray(item.open(), np.int16) for item in protect.items_of(folder)]
+    return [np.asarray(item.open(), np.int16) for item in protection.items_of(folder)]
 
 
 def read_manifest(folder):

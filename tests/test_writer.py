@@ -19,7 +19,7 @@ from pictures import (
 )
 from PIL import Image, ImageOps
 
-from ucjax import protect
+from ucjax import protection
 from ucjax.errors import UserError
 from ucjax.protected import read_manifest
 
@@ -37,10 +37,12 @@ def test_a_finished_folder_costs_nothing(root, tmp_path):
         asked.append(index)
         return sign_noise(index)
 
-    first = protect.protect_crops(images, **settings(tmp_path / "out", noise_of=noise_of))
+    first = protection.protect_crops(images, **settings(tmp_path / "out", noise_of=noise_of))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     asked.clear()
-    assert protect.protect_crops(images, **settings(tmp_path / "out", noise_of=noise_of)) == first
+    assert (
+        protection.protect_crops(images, **settings(tmp_path / "out", noise_of=noise_of)) == first
+    )
     assert asked == [0]  # it is still the same noise
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
     outputs = {f"images/{record['output']}" for record in read_manifest(tmp_path / "out")}
@@ -61,12 +63,12 @@ def test_the_folder_of_another_job_is_refused(finished, changes, message, root, 
     images = collect(root)
     noise_of = sign_noise if finished else failing_at(4)
     try:
-        protect.protect_crops(images, **settings(tmp_path / "out", noise_of=noise_of))
+        protection.protect_crops(images, **settings(tmp_path / "out", noise_of=noise_of))
     except KeyError:
         assert not finished
     before = content(tmp_path / "out")
     with pytest.raises(UserError, match=message):
-        protect.protect_crops(images, **settings(tmp_path / "out", **changes))
+        protection.protect_crops(images, **settings(tmp_path / "out", **changes))
     assert content(tmp_path / "out") == before
 
 
@@ -109,11 +111,13 @@ def test_a_broken_run_is_continued_to_the_same_bytes(damage, geometry, root, tmp
 def test_a_source_that_changed_meanwhile_is_written_anew(root, tmp_path):
     images = collect(root)
     with pytest.raises(KeyError):
-        protect.protect_native(root, images, **settings(tmp_path / "out", noise_of=failing_at(4)))
+        protection.protect_native(
+            root, images, **settings(tmp_path / "out", noise_of=failing_at(4))
+        )
     with Image.open(root / NAMES[0]) as image:
         ImageOps.invert(image).save(root / NAMES[0])
-    protect.protect_native(root, images, **settings(tmp_path / "out"))
-    protect.protect_native(root, images, **settings(tmp_path / "whole"))
+    protection.protect_native(root, images, **settings(tmp_path / "out"))
+    protection.protect_native(root, images, **settings(tmp_path / "whole"))
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
@@ -122,7 +126,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from pictures import collect
-from ucjax import protect
+from ucjax import protection
 from ucjax.baselines import random_noise
 
 root, folder = map(Path, sys.argv[1:])
@@ -132,7 +136,7 @@ def noise_of(index):
     time.sleep(0.004)
     return random_noise.per_image(0, index, 28, 16)
 
-protect.protect_crops(
+protection.protect_crops(
     collect(root, names), noise_of=noise_of, epsilon_255=16, norm="linf", crop=28,
     clusters=None, folder=folder, label="x", threads=2,
 )
@@ -144,7 +148,9 @@ def test_a_run_killed_at_any_moment_is_continued_to_the_same_bytes(tmp_path):
     names = [f"{number % 3}/{number:03}.png" for number in range(count)]
     publish(root, names, [(34, 40)] * count)
     changes = {"clusters": None}
-    protect.protect_crops(collect(root, sorted(names)), **settings(tmp_path / "whole", **changes))
+    protection.protect_crops(
+        collect(root, sorted(names)), **settings(tmp_path / "whole", **changes)
+    )
     whole, folder = content(tmp_path / "whole"), tmp_path / "out"
     command = [sys.executable, "-c", KILLED, str(root), str(folder)]
     paths = os.pathsep.join([os.path.dirname(__file__), *sys.path])
@@ -163,7 +169,7 @@ def test_a_run_killed_at_any_moment_is_continued_to_the_same_bytes(tmp_path):
         written = images
     kept = next(iter(sorted(written)))
     before = (folder / "images" / kept).stat()
-    protect.protect_crops(collect(root, sorted(names)), **settings(folder, **changes))
+    protection.protect_crops(collect(root, sorted(names)), **settings(folder, **changes))
     assert content(folder) == whole
     after = (folder / "images" / kept).stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
@@ -173,25 +179,25 @@ def test_mistakes_are_one_line(root, tmp_path):
     images = collect(root)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):
-        protect.protect_crops(images, **settings(tmp_path / "file" / "out"))
+        protection.protect_crops(images, **settings(tmp_path / "file" / "out"))
     with pytest.raises(UserError, match="no finished images: run again"):
-        protect.load(tmp_path / "nowhere")
+        protection.load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="there are no images"):
-        protect.protect_crops(collect(root, []), **settings(tmp_path / "none"))
+        protection.protect_crops(collect(root, []), **settings(tmp_path / "none"))
     small = settings(tmp_path / "shape", noise_of=lambda index: no_noise(index)[:8, :8])
     with pytest.raises(ValueError, match=r"noise is \(8, 8, 3\), but crop is 28"):
-        protect.protect_crops(images, **small)
+        protection.protect_crops(images, **small)
     (root / NAMES[1]).unlink()
     with pytest.raises(UserError, match=r"cannot read .*wide\.jpg: No such file"):
-        protect.protect_native(root, images, **settings(tmp_path / "gone"))
+        protection.protect_native(root, images, **settings(tmp_path / "gone"))
     (root / NAMES[1]).write_bytes(b"\x89PNG no more")
     with pytest.raises(UserError, match=r"cannot read .*wide\.jpg"):
-        protect.protect_native(root, images, **settings(tmp_path / "damaged"))
-    protect.protect_crops(images, **settings(tmp_path / "out"))
+        protection.protect_native(root, images, **settings(tmp_path / "damaged"))
+    protection.protect_crops(images, **settings(tmp_path / "out"))
     for damaged in ("{", "[]", "{}", '{"job": 1}'):
         (tmp_path / "out" / "summary.json").write_text(damaged)
         with pytest.raises(UserError, match="delete"):
-            protect.load(tmp_path / "out")
+            protection.load(tmp_path / "out")
 
 
 def test_progress_ends_at_the_number_of_images(root, tmp_path):
@@ -207,5 +213,5 @@ def test_progress_ends_at_the_number_of_images(root, tmp_path):
         def close(self, done):
             seen.append(("closed", done))
 
-    protect.protect_crops(collect(root), **settings(tmp_path / "out", progress=Bar))
+    protection.protect_crops(collect(root), **settings(tmp_path / "out", progress=Bar))
     assert seen == [("protected", 6), 1, 2, 3, 4, 5, 6, ("closed", 6)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ucjax import checkpoint, parallel, protect, verify
+from ucjax import checkpoint, parallel, protection, verification
 from ucjax.baselines import random_noise
 from ucjax.data import images
 from ucjax.data.images import ImageSet
@@ -21,7 +21,7 @@ from ucjax.errors import UserError
 from ucjax.job import Job, budget_bytes, cache_folder, in_turn
 from ucjax.kmeans import Clusters
 from ucjax.metrics import Progress, say
-from ucjax.protect import ProtectedSet
+from ucjax.protection import ProtectedSet
 from ucjax.protector import Protector
 from ucjax.stages import embed, load_splits
 from ucjax.surrogates import Surrogate
@@ -35,10 +35,10 @@ def write(
     """Writes one arm's files: the protected images, or a control in the same geometry."""
     folder = folder_of(arm, job)
     if parallel.is_main():
-        writer: Callable[..., ProtectedSet] = protect.protect_crops
+        writer: Callable[..., ProtectedSet] = protection.protect_crops
         if job.config.protect.geometry == "native":
             assert splits.root is not None, "job.check wants a folder for native files"
-            writer = partial(protect.protect_native, splits.root)
+            writer = partial(protection.protect_native, splits.root)
         writer(
             splits.train,
             noise_of=noise_of(arm, clusters, published),
@@ -51,7 +51,7 @@ def write(
             progress=Progress,
         )
     parallel.barrier(arm)
-    return protect.load(folder)
+    return protection.load(folder)
 
 
 def prove(written: ProtectedSet, splits: Splits, published: Protector, job: Job) -> None:
@@ -64,10 +64,10 @@ def prove(written: ProtectedSet, splits: Splits, published: Protector, job: Job)
     if parallel.is_main() and not path.exists():
         if job.config.protect.geometry == "native":
             assert splits.root is not None, "job.check wants a folder for native files"
-            clean = verify.clean_files(splits.root, splits.train.names)
+            clean = verification.clean_files(splits.root, splits.train.names)
         else:
-            clean = verify.clean_crops(splits.train, published.crop)
-        found = verify.verify(
+            clean = verification.clean_crops(splits.train, published.crop)
+        found = verification.verify(
             written.folder, clean, epsilon_255=published.epsilon_255, norm=published.norm
         )
         if found.failures:
@@ -119,7 +119,7 @@ def decode(arm: str, written: ProtectedSet, short_side: int, job: Job) -> ImageS
     """Decodes the files of an arm, as whoever downloads them would."""
     return in_turn(
         lambda: images.build(
-            protect.items_of(written.folder),
+            protection.items_of(written.folder),
             short_side=short_side,
             cache_dir=cache_folder(job),
             label=arm,

@@ -4,18 +4,18 @@ python -m ucjax.main --config=configs/quickstart.py --workdir=out/quickstart
 
 Stages: source, features, k-means, noise, protected files, victims on the files, report. A killed
 run goes on where it was when the same command is given again. Keys of the config are explained
-in configs/pets.py and overridden as --config.noise.epochs=10. Exit code 2 means bad input.
+in ucjax/config.py and overridden as --config.noise.epochs=10. Exit code 2 means bad input.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from ucjax import config
 from ucjax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -62,18 +62,7 @@ def _parse(argv: list[str]) -> list[str]:
             sys.exit(0)
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(_in_one_line(error)) from error
-
-
-def _in_one_line(error: Exception) -> str:
-    """The message without the traceback that ml_collections pastes into it."""
-    message = str(error.args[0] if error.args else error)
-    if "Traceback" in message:
-        message = message.strip().splitlines()[-1].split(": ", 1)[-1]
-    typo = re.search('Did you mean "(.+)" instead of "(.+)"', message)
-    if typo:
-        return f"the config has no key {typo[2]!r}: did you mean {typo[1]!r}?"
-    return " ".join(message.split())
+        raise UserError(config.in_one_line(error)) from error
 
 
 def cli() -> None:

@@ -25,7 +25,7 @@ from ucjax.parallel import REPLICATED, SHARDED
 
 @dataclass(frozen=True)
 class NoiseSpec:
-    """How the noise is trained; the defaults of `configs/pets.py` are the paper's."""
+    """How the noise is trained; those of `config.paper` are the paper's."""
 
     scope: str  # "cluster": a noise sees its own cluster (the paper's sum); "all": every image
     distance: str  # "kl" | "cosine" | "l2"

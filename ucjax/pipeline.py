@@ -16,7 +16,7 @@ from ucjax import arms, checkpoint, job, kmeans, parallel, stages, workdir
 from ucjax.data.sources import Splits
 from ucjax.kmeans import Clusters
 from ucjax.metrics import say
-from ucjax.protect import ProtectedSet
+from ucjax.protection import ProtectedSet
 from ucjax.report import page, tables
 from ucjax.report.page import Pictures
 from ucjax.report.summary import Arm, Summary

@@ -21,7 +21,7 @@ from pictures import (
 )
 from PIL import Image, ImageOps
 
-from ucjax import protect
+from ucjax import protection
 from ucjax.data.images import build
 from ucjax.protected import read_manifest
 
@@ -43,7 +43,7 @@ def pixels(path):
 
 def test_crops_are_the_rounded_sums(root, tmp_path):
     images = collect(root)
-    written = protect.protect_crops(images, **settings(tmp_path / "out", noise_of=cluster_noise))
+    written = protection.protect_crops(images, **settings(tmp_path / "out", noise_of=cluster_noise))
     manifest = read_manifest(tmp_path / "out")
     assert [record["name"] for record in manifest] == list(NAMES)
     for index, record in enumerate(manifest):
@@ -63,7 +63,7 @@ def test_crops_are_the_rounded_sums(root, tmp_path):
         # The noise belongs to the image's cluster, not to its label or its place in a batch.
         assert record["noise_sha256"] == hashlib.sha256(noise.tobytes()).hexdigest()
         assert (record["label"], record["cluster"]) == (index % 2, CLUSTERS[index])
-    assert written == protect.load(tmp_path / "out")
+    assert written == protection.load(tmp_path / "out")
     assert (written.count, written.max_delta_255, written.class_names) == (6, EPS, ("a", "b"))
     assert written.psnr_min == min(record["psnr"] for record in manifest)
     assert written.ssim_median == pytest.approx(np.median([r["ssim"] for r in manifest]))
@@ -72,7 +72,7 @@ def test_crops_are_the_rounded_sums(root, tmp_path):
 
 
 def test_native_files_keep_their_size_and_budget(root, tmp_path):
-    written = protect.protect_native(root, collect(root), **settings(tmp_path / "out"))
+    written = protection.protect_native(root, collect(root), **settings(tmp_path / "out"))
     assert written.max_delta_255 == EPS
     for record in read_manifest(tmp_path / "out"):
         source = root / record["name"]
@@ -125,11 +125,11 @@ def test_l2_noise_may_exceed_eps_in_a_pixel_but_not_on_average(geometry, root, t
     assert written.max_delta_255 > EPS
     assert 0.5 * EPS < written.max_rms_delta_255 <= EPS + 0.5
     with pytest.raises(ValueError, match=r"more than 16: the noise breaks its budget"):
-        protect.protect_crops(
+        protection.protect_crops(
             collect(root), **settings(tmp_path / "linf", noise_of=lambda index: noise)
         )
     with pytest.raises(ValueError, match=r"\(l2\), more than 16.5"):
-        protect.protect_crops(
+        protection.protect_crops(
             collect(root), **settings(tmp_path / "l2", noise_of=lambda i: 2 * noise, norm="l2")
         )
 
@@ -168,9 +168,9 @@ def test_a_victim_that_resizes_the_native_files_sees_the_noise(tmp_path):
     names = sorted(path.name for path in root.iterdir())
     images = collect(root, names)
     changes = {"noise_of": smooth_noise, "clusters": None}
-    protect.protect_native(root, images, **settings(tmp_path / "out", **changes))
+    protection.protect_native(root, images, **settings(tmp_path / "out", **changes))
     assert pixels(tmp_path / "out" / "images" / "turned6.png").shape == (120, 50, 3)
-    items = protect.items_of(tmp_path / "out")
+    items = protection.items_of(tmp_path / "out")
     victim = build(items, short_side=32, cache_dir=tmp_path / "cache", label="victim")
     for index, crop in enumerate(victim.center_crops(CROP)):
         error = np.abs(crop - 128.0 - 255 * smooth_noise(index)).mean()
@@ -185,7 +185,7 @@ def test_tiny_and_narrow_files(tmp_path):
         grey(root, name, size)
     names = sorted(sizes)
     changes = {"noise_of": smooth_noise, "clusters": None}
-    written = protect.protect_native(
+    written = protection.protect_native(
         root, collect(root, names), **settings(tmp_path / "out", **changes)
     )
     assert 0 < written.max_delta_255 <= EPS
@@ -202,7 +202,7 @@ def test_upright_pixels_are_those_of_the_rotated_source(tmp_path):
         image.save(root / "turned.png", exif=exif)
     images = collect(root, ["turned.png"])
     changes = {"noise_of": no_noise, "clusters": None}
-    protect.protect_native(root, images, **settings(tmp_path / "out", **changes))
+    protection.protect_native(root, images, **settings(tmp_path / "out", **changes))
     with Image.open(root / "turned.png") as image:
         upright = np.asarray(ImageOps.exif_transpose(image))
     assert upright.shape == (90, 40, 3)
@@ -210,7 +210,7 @@ def test_upright_pixels_are_those_of_the_rotated_source(tmp_path):
 
 
 def test_written_files_are_plain_png(root, tmp_path):
-    protect.protect_crops(collect(root), **settings(tmp_path / "out"))
+    protection.protect_crops(collect(root), **settings(tmp_path / "out"))
     for record in read_manifest(tmp_path / "out"):
         path = tmp_path / "out" / "images" / record["output"]
         with Image.open(path) as image:
@@ -219,6 +219,6 @@ def test_written_files_are_plain_png(root, tmp_path):
 
 
 def test_nothing_of_jax_is_imported():
-    code = "import sys, ucjax.protect, ucjax.verify; print('jax' in sys.modules)"
+    code = "import sys, ucjax.protection, ucjax.verification; print('jax' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert result.stdout == b"False\n"

@@ -6,7 +6,7 @@ import pytest
 from pictures import NAMES, collect, publish
 from PIL import Image
 
-from ucjax import protect, verify
+from ucjax import protection, verification
 from ucjax.baselines import random_noise
 
 CROP, EPS = 28, 16
@@ -27,20 +27,20 @@ def write(tmp_path, geometry):
         "label": "x",
     }
     if geometry == "crop":
-        protect.protect_crops(images, **settings)
-        return folder, verify.clean_crops(images, CROP)
-    protect.protect_native(root, images, **settings)
-    return folder, verify.clean_files(root, images.names)
+        protection.protect_crops(images, **settings)
+        return folder, verification.clean_crops(images, CROP)
+    protection.protect_native(root, images, **settings)
+    return folder, verification.clean_files(root, images.names)
 
 
 def check(folder, clean, epsilon_255=EPS, norm="linf"):
-    return verify.verify(folder, clean, epsilon_255=epsilon_255, norm=norm)
+    return verification.verify(folder, clean, epsilon_255=epsilon_255, norm=norm)
 
 
 @pytest.mark.parametrize("geometry", ["crop", "native"])
 def test_what_was_written_is_right(geometry, tmp_path):
     folder, clean = write(tmp_path, geometry)
-    assert check(folder, clean) == verify.Verification(len(NAMES), (), EPS)
+    assert check(folder, clean) == verification.Verification(len(NAMES), (), EPS)
     assert check(folder, clean, norm="l2").failures == ()
 
 

@@ -1,0 +1,70 @@
+"""The configuration under a sub-command: a file or the owner's defaults, with overrides."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ucjax import config as defaults
+from ucjax.errors import UserError
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config`; keys are then set as `--config.key=value`."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="an experiment such as configs/pets.py; without it the defaults for photos",
+    )
+
+
+def load(file: str | None, overrides: Sequence[str], **settings: Any) -> ConfigDict:
+    """Returns the locked config of a file, or `config.photos()`, with overrides.
+
+    Args:
+      file: as `ucjax.main` takes it, "configs/pets.py:rn50"; None for the defaults.
+      overrides: such as "--config.noise.epochs=10".
+      settings: what the command's own options set, by dotted key with "__" for the dots;
+        `overrides` win.
+
+    Raises:
+      UserError: no such file, or a wrong key or value.
+    """
+    arguments = [f"--config.{k.replace('__', '.')}={_spelled(v)}" for k, v in settings.items()]
+    arguments += overrides
+    if file is not None and not Path(file.partition(":")[0]).is_file():
+        raise UserError(f"there is no config file {file}: see configs/")
+    values = flags.FlagValues()
+    common = {"flag_values": values, "sys_argv": arguments, "lock_config": True}
+    try:
+        # Config files import each other as `configs.pets`, from where the command was typed.
+        with _importable(Path.cwd()):
+            if file is None:
+                config_flags.DEFINE_config_dict("config", defaults.photos(), **common)
+            else:
+                arguments.insert(0, f"--config={file}")
+                config_flags.DEFINE_config_file("config", **common)
+            values(["ucjax", *arguments])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(defaults.in_one_line(error)) from error
+    return values["config"].value
+
+
+def _spelled(value: Any) -> str:
+    return repr(value) if isinstance(value, tuple) else str(value)
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

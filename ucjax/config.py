@@ -1,0 +1,124 @@
+"""All settings of an experiment, explained: the paper's values, and those for an owner's photos.
+
+The files in configs/ and the command `ucjax` derive from these.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ml_collections import ConfigDict
+
+SURROGATES = {
+    "clip": "openai/clip-vit-base-patch32",
+    "clip_rn50": "timm/resnet50_clip.openai",
+    "rn50": "microsoft/resnet-50",
+}
+
+
+def paper(surrogate: str = "clip") -> ConfigDict:
+    """Returns the paper's experiment, with one of `SURROGATES`, for a data set still to be named.
+
+    Raises:
+      ValueError: an unknown surrogate.
+    """
+    if surrogate not in SURROGATES:
+        raise ValueError(f"surrogate {surrogate!r}: choose one of {', '.join(SURROGATES)}")
+    c = ConfigDict()
+    c.seed = 0  # of the split, k-means, noise and controls; victims have their own
+    c.expected_time = "not measured; made for one GPU or more"
+
+    c.data = d = ConfigDict()
+    d.source = "tfds"  # "folder" | "tfds" | "textures" (synthetic, offline)
+    d.name = ""  # TFDS: which set
+    d.root = ""  # folder: your photos; TFDS: data_dir, empty for its default
+    d.test_fraction = 0.2  # folder without train/ and test/: share kept as the clean test set
+    d.train_count = 0  # textures: images to protect
+    d.test_count = 0  # textures: clean test images
+    d.short_side = 256  # pixels; images are decoded once to this size
+    d.crop = 224  # pixels; the side of the noise, of the surrogate's input and of "crop" files
+    d.cache = ""  # folder of decoded images, empty for $UCJAX_CACHE or ~/.cache/ucjax
+
+    c.surrogate = s = ConfigDict()
+    s.name = surrogate  # "clip" | "clip_rn50" | "rn50" | "efficientnet_lite0"
+    s.path = SURROGATES[surrogate]  # local folder or file, or Hugging Face id
+    s.batch_size = 256  # images a step when features are computed
+
+    c.clusters = k = ConfigDict()
+    k.k = 10  # p in the paper
+    k.n_init = 10  # restarts, the best is kept
+    k.max_iterations = 300
+    k.tolerance = 1e-4  # of the centres' shift, relative to the features' variance
+
+    c.noise = n = ConfigDict()
+    n.scope = "cluster"  # "cluster": the paper's sum; "all": every image for every noise (code)
+    n.distance = "kl"  # "kl" | "cosine" | "l2"
+    n.bound = "tanh"  # "tanh": eps * tanh; "clamp": as published, no gradient past eps
+    n.target = "offset"  # "offset": i + 1 mod p | "farthest" | "permuted"
+    n.parametrisation = "generator"  # "generator" | "direct": the pixels themselves
+    n.norm = "linf"  # "linf" | "l2": root mean square
+    n.epsilon_255 = 16  # the budget, in levels of 8-bit pixels
+    n.epochs = 50
+    n.batch_size = 256  # over all devices
+    n.learning_rate = 1e-4
+    n.final_learning_rate = 1e-6  # cosine per step
+    n.weight_decay = 5e-4  # L2, as torch's Adam
+    n.width = 64  # channels of the generator's first layer
+    n.blocks = 6  # its residual blocks
+    n.flip = True
+
+    c.protect = p = ConfigDict()
+    p.geometry = "crop"  # "crop": centre crops, as published | "native": whole files
+
+    c.victim = v = ConfigDict()
+    v.model = "resnet18"
+    v.width = 64  # channels of the first stage; 64 is torchvision's
+    v.epochs = 90
+    v.batch_size = 512  # over all devices
+    v.learning_rate = 0.1  # SGD, cosine to 0
+    v.momentum = 0.9
+    v.weight_decay = 5e-4
+    v.short_side = 256  # files are resized to this, as the published victims do, then cropped
+    v.crop = 224
+    v.mean = (0.5, 0.5, 0.5)  # subtracted from pixels in [0, 1]
+    v.std = (0.5, 0.5, 0.5)
+    v.flip = True
+    v.arms = ("clean", "random", "cluster_random", "protected")
+    v.seeds = (0, 1, 2)
+
+    # Images live on the devices if this many MB a device hold them, else they are streamed;
+    # 0 decides from the free memory.
+    c.feed_budget_mb = 0
+    return c.lock()
+
+
+def photos() -> ConfigDict:
+    """Returns the settings for a folder of photos on a laptop, offline."""
+    c = paper()
+    c.expected_time = "see ucjax plan"
+    c.data.update(source="folder", short_side=146, crop=128)
+    c.surrogate.update(name="efficientnet_lite0", path="", batch_size=64)
+    # The pixels themselves: ten generators take a CPU hours at this size.
+    c.noise.update(
+        parametrisation="direct",
+        epochs=6,
+        batch_size=32,
+        learning_rate=0.3,
+        final_learning_rate=0.03,
+        weight_decay=0.0,
+    )
+    c.protect.geometry = "native"
+    c.victim.update(width=16, epochs=20, batch_size=32, learning_rate=0.05)
+    c.victim.update(short_side=146, crop=128)
+    return c
+
+
+def in_one_line(error: Exception) -> str:
+    """Returns what ml_collections says of a wrong key or value, without the traceback in it."""
+    message = str(error.args[0] if error.args else error)
+    if "Traceback" in message:
+        message = message.strip().splitlines()[-1].split(": ", 1)[-1]
+    typo = re.search('Did you mean "(.+)" instead of "(.+)"', message)
+    if typo:
+        return f"the config has no key {typo[2]!r}: did you mean {typo[1]!r}?"
+    return " ".join(message.split())
