@@ -53,3 +53,19 @@ def test_images_smaller_than_the_window(shape):
     clean, protected = pair(shape, 16)
     assert fidelity.ssim(clean, clean) == pytest.approx(1, abs=1e-6)
     assert 0 < fidelity.ssim(clean, protected) < 1
+
+
+def test_a_part_of_a_large_picture_stands_for_the_whole():
+    clean, protected = pair((1300, 2100), 16)
+    # Flat above, rough below: a part that is not spread evenly would miss one of them.
+    clean[:650], protected[:650] = 128, 128
+    expected = structural_similarity(
+        clean,
+        protected,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        channel_axis=-1,
+        data_range=255,
+    )
+    assert fidelity.compare(clean, protected).ssim == pytest.approx(expected, abs=0.01)

@@ -3,7 +3,12 @@ import pytest
 from PIL import Image
 
 from ucjax.data.decode import resize
-from ucjax.placement import add, enlarge, within_budget
+from ucjax.placement import add, enlarged, place
+
+
+def enlarge(noise, resized, shape):
+    (whole,) = enlarged(noise, resized, shape, [slice(0, shape[0])])
+    return whole
 
 
 def bounded_noise(rng, shape, eps):
@@ -83,18 +88,31 @@ def test_tiny_images_get_noise_of_their_size(shape, resized):
     assert np.isfinite(placed).all()
 
 
+@pytest.mark.parametrize("shape", [(301, 97), (130, 131), (65, 40)])
+def test_bands_are_parts_of_the_whole(shape):
+    resized = (64, 64)
+    bands = [slice(0, 1), slice(1, 50), slice(50, shape[0])]
+    parts = np.concatenate(list(enlarged(waves(56), resized, shape, bands)))
+    np.testing.assert_allclose(parts, enlarge(waves(56), resized, shape), atol=1e-4)
+
+
 def test_overshoot_is_taken_back():
     rng = np.random.default_rng(0)
     eps = 16 / 255
     signs = rng.choice(np.array([-eps, eps], np.float32), size=(56, 56, 3))
-    placed = enlarge(signs, (64, 96), (200, 300))
-    assert np.abs(placed).max() > eps
-    assert np.abs(within_budget(placed, 16, "linf")).max() <= np.float32(eps)
-    loud = 3 * placed
-    scaled = within_budget(loud, 16, "l2")
-    assert np.sqrt(np.mean(scaled**2)) == pytest.approx(eps, rel=1e-5)
-    np.testing.assert_allclose(scaled / scaled.max(), loud / loud.max(), atol=1e-5)
-    quiet = signs / 2
-    for norm in ("linf", "l2"):
-        np.testing.assert_array_equal(within_budget(quiet, 16, norm), quiet)
-    np.testing.assert_array_equal(within_budget(0 * quiet, 16, "l2"), 0 * quiet)
+    assert np.abs(enlarge(signs, (64, 96), (200, 300))).max() > eps
+    grey = np.full((200, 300, 3), 128, np.uint8)
+    delta = place(grey, signs, (64, 96), 16, "linf").astype(int) - 128
+    assert np.abs(delta).max() == 16
+
+
+@pytest.mark.parametrize(("loudness", "expected"), [(3, 16), (0.5, 8), (0, 0)])
+def test_l2_noise_is_scaled_only_if_it_must(loudness, expected):
+    noise = waves(56)
+    noise *= loudness * 16 / 255 / np.sqrt(np.mean(np.square(noise)))
+    grey = np.full((200, 300, 3), 128, np.uint8)
+    delta = place(grey, noise, (64, 96), 16, "l2").astype(int) - 128
+    # The reflected margins are as loud as the square, to a few percent.
+    assert np.sqrt(np.mean(np.square(delta))) == pytest.approx(expected, rel=0.06, abs=0)
+    if loudness == 3:
+        assert np.sqrt(np.mean(np.square(delta))) == pytest.approx(16, rel=0.01)

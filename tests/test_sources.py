@@ -57,7 +57,9 @@ def test_classes_are_the_first_sub_folders(tmp_path):
 
 def test_every_extension(tmp_path):
     root = tmp_path / "in"
-    files = [f"{i}{extension}" for i, extension in enumerate(folder.EXTENSIONS)]
+    # Pillow alone writes no HEIC.
+    extensions = [x for x in folder.EXTENSIONS if x not in (".heic", ".heif")]
+    files = [f"{i}{extension}" for i, extension in enumerate(extensions)]
     tree(root, *files, *(file.upper() for file in files))
     assert len(load(tmp_path, source="folder", root=str(root)).train) == 2 * len(files)
 

@@ -34,7 +34,7 @@ def write(tmp_path, geometry):
 
 
 def check(folder, clean, epsilon_255=EPS, norm="linf"):
-    return verification.verify(folder, clean, epsilon_255=epsilon_255, norm=norm)
+    return verification.verify(folder, clean, verification.Budget(epsilon_255, norm))
 
 
 @pytest.mark.parametrize("geometry", ["crop", "native"])

@@ -188,10 +188,10 @@ def test_mistakes_are_one_line(root, tmp_path):
     with pytest.raises(ValueError, match=r"noise is \(8, 8, 3\), but crop is 28"):
         protection.protect_crops(images, **small)
     (root / NAMES[1]).unlink()
-    with pytest.raises(UserError, match=r"cannot read .*wide\.jpg: No such file"):
+    with pytest.raises(UserError, match=r"cannot protect .*wide\.jpg: No such file"):
         protection.protect_native(root, images, **settings(tmp_path / "gone"))
     (root / NAMES[1]).write_bytes(b"\x89PNG no more")
-    with pytest.raises(UserError, match=r"cannot read .*wide\.jpg"):
+    with pytest.raises(UserError, match=r"cannot protect .*wide\.jpg: not a picture"):
         protection.protect_native(root, images, **settings(tmp_path / "damaged"))
     protection.protect_crops(images, **settings(tmp_path / "out"))
     for damaged in ("{", "[]", "{}", '{"job": 1}'):

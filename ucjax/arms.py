@@ -67,9 +67,8 @@ def prove(written: ProtectedSet, splits: Splits, published: Protector, job: Job)
             clean = verification.clean_files(splits.root, splits.train.names)
         else:
             clean = verification.clean_crops(splits.train, published.crop)
-        found = verification.verify(
-            written.folder, clean, epsilon_255=published.epsilon_255, norm=published.norm
-        )
+        budget = verification.Budget(published.epsilon_255, published.norm)
+        found = verification.verify(written.folder, clean, budget)
         if found.failures:
             raise UserError(
                 f"{written.folder}: {len(found.failures)} of {found.files} files fail the check, "

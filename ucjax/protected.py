@@ -2,7 +2,8 @@
 
 The manifest has one JSON object an image: name and output (relative to the source and to
 `images/`), source_sha256 (of the file, or of the crop's bytes), noise_sha256, output_sha256,
-label, cluster, and what `fidelity` measured on the written file (psnr null: nothing changed).
+label, cluster, sizes in bytes, and what `fidelity` measured on the written file (psnr null:
+nothing changed).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from statistics import fmean, median
@@ -22,6 +23,7 @@ from ucjax.errors import UserError
 IMAGES, MANIFEST, SUMMARY = "images", "manifest.jsonl", "summary.json"
 
 Record = dict[str, Any]
+Failure = tuple[str, str]  # a picture's name, and why it could not be protected
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,28 @@ class ProtectedSet:
     psnr_median: float
     ssim_min: float
     ssim_median: float
+    source_bytes: int  # of all pictures together
+    output_bytes: int
+    failures: tuple[Failure, ...] = ()  # pictures without a protected copy
 
 
 def summarise(
-    folder: Path, records: Sequence[Record], class_names: tuple[str, ...], epsilon_255: int
+    folder: Path,
+    records: Sequence[Record],
+    class_names: tuple[str, ...],
+    epsilon_255: int,
+    failures: Sequence[Failure],
 ) -> ProtectedSet:
-    """Reduces a manifest's records to the folder's summary."""
+    """Reduces a manifest's records to the folder's summary.
+
+    Raises:
+      UserError: there are none, all pictures failed.
+    """
+    if not records:
+        name, reason = failures[0]
+        raise UserError(
+            f"none of {len(failures)} pictures can be protected, first {name}: {reason}"
+        )
     psnr = [math.inf if r["psnr"] is None else r["psnr"] for r in records]
     ssim = [r["ssim"] for r in records]
     mean = fmean(r["mean_abs_delta_255"] for r in records)
@@ -58,6 +76,9 @@ def summarise(
         psnr_median=median(psnr),
         ssim_min=min(ssim),
         ssim_median=median(ssim),
+        source_bytes=sum(r["source_bytes"] for r in records),
+        output_bytes=sum(r["output_bytes"] for r in records),
+        failures=tuple(failures),
     )
 
 
@@ -82,6 +103,7 @@ def load(folder: Path) -> ProtectedSet:
     try:
         del values["job"]
         values["class_names"] = tuple(values["class_names"])
+        values["failures"] = tuple((name, reason) for name, reason in values["failures"])
         for key in ("psnr_min", "psnr_median"):
             values[key] = math.inf if values[key] is None else values[key]
         return ProtectedSet(folder, **values)
@@ -128,23 +150,28 @@ def items_of(folder: Path) -> list[Item]:
     ]
 
 
-def output_names(names: Sequence[str]) -> dict[str, str]:
-    """Gives each name a PNG name of its own in the same folder, whatever the order of names.
+def output_names(
+    names: Sequence[str], suffix: str = ".png", known: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Gives each name an output name of its own in the same folder, whatever the order of names.
 
-    Of several files with one stem, the PNG or else the first by name keeps the stem alone, the
-    others add their extension: a.gif, a.jpg and a.png become a_gif.png, a_jpg.png and a.png. Names
-    that differ in case only count as equal, as they are on some file systems.
+    Of several files with one stem, the one with the suffix or else the first by name keeps the
+    stem alone, the others add their extension: a.gif, a.jpg and a.png become a_gif.png, a_jpg.png
+    and a.png. Names that differ in case only count as equal, as they are on some file systems.
+    Names in `known` keep their outputs.
 
     Raises:
       UserError: a name leads out of the folder.
     """
-    chosen: dict[str, str] = {}
-    taken: set[str] = set()
-    for name in sorted(names, key=lambda name: (not name.endswith(".png"), name)):
+    chosen = dict(known or {})
+    taken = {output.casefold() for output in chosen.values()}
+    for name in sorted(names, key=lambda name: (not name.endswith(suffix), name)):
+        if name in chosen:
+            continue
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise UserError(f"the image name {name!r} leads out of its folder: rename the file")
-        outputs = (str(path.with_name(f"{stem}.png")) for stem in _stems(path))
+        outputs = (str(path.with_name(f"{stem}{suffix}")) for stem in _stems(path))
         chosen[name] = next(output for output in outputs if output.casefold() not in taken)
         taken.add(chosen[name].casefold())
     return chosen

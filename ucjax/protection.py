@@ -1,4 +1,4 @@
-"""Images and noise in, files out: lossless PNG, 8 bits by rounding, measured after re-reading.
+"""Images and noise in, files out: 8 bits by rounding, measured after re-reading.
 
 The protected images and every control arm are written here, so that all arms share one geometry.
 Needs no JAX. One process at a time may write to a folder (see `ucjax.protected` for its format).
@@ -6,18 +6,33 @@ Needs no JAX. One process at a time may write to a folder (see `ucjax.protected`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ucjax import picture
+from ucjax.data import decode
 from ucjax.data.images import ImageSet, Progress
 from ucjax.errors import UserError
-from ucjax.placement import enlarge, within_budget
+from ucjax.picture import Encoding, Picture, UnreadableError
+from ucjax.placement import add, place
 from ucjax.protected import ProtectedSet, items_of, load
-from ucjax.writer import Source, Task, decoded, run, sha256
+from ucjax.writer import Noised, Source, Task, run, sha256
 
-__all__ = ["ProtectedSet", "items_of", "load", "protect_crops", "protect_native"]
+if TYPE_CHECKING:
+    from ucjax.protector import Protector
+
+__all__ = ["ProtectedSet", "items_of", "load", "protect_crops", "protect_files", "protect_native"]
+
+
+class Noise(NamedTuple):
+    """The noise an image gets, and whose it is."""
+
+    pixels: np.ndarray  # float32 [s, s, 3], pixels of [0, 1]
+    cluster: int | None
 
 
 def protect_crops(
@@ -57,18 +72,24 @@ def protect_crops(
 
     def read(index: int) -> Source:
         pixels = images.center_crops(crop, [index])[0]
-        return Source(sha256(pixels.data), lambda: pixels)
+        return Source(sha256(pixels.data), pixels.nbytes, lambda: Picture(pixels))
+
+    def plus(index: int, clean: Picture) -> Noised:
+        noise = _checked(noise_of(index), crop)
+        return Noised(add(clean.pixels, noise), _cluster(clusters, index), _noise_sha256(noise))
 
     task = Task(
-        images=images,
-        clusters=clusters,
+        names=images.names,
+        path=None,
+        labels=images.labels.tolist(),
+        class_names=tuple(images.class_names),
         read=read,
-        noise_of=noise_of,
-        fit=lambda index, noise, size: noise,
-        geometry="crop",
+        add=plus,
+        noise_sha256=lambda index: _noise_sha256(noise_of(index)),
+        job=_job(images, noise_of, clusters, "crop", epsilon_255, norm, crop),
+        encoding=Encoding(),
         epsilon_255=epsilon_255,
         norm=norm,
-        crop=crop,
         folder=folder,
     )
     return run(task, label, threads, progress)
@@ -91,31 +112,167 @@ def protect_native(
     """Writes the original files `root / name` at their own size plus their noise.
 
     The noise is enlarged so that a victim that resizes the written files as `images` were, and
-    crops their centre, sees it (`placement.enlarge`). Everything else is as in `protect_crops`.
+    crops their centre, sees it (`placement.place`). Everything else is as in `protect_crops`.
     """
 
-    def read(index: int) -> Source:
-        path = root / images.names[index]
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
-        return Source(sha256(data), lambda: decoded(data, path))
-
-    def fit(index: int, noise: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        height, width, _ = images.image(index).shape
-        return within_budget(enlarge(noise, (height, width), size), epsilon_255, norm)
+    def plus(index: int, clean: Picture) -> Noised:
+        noise = Noise(_checked(noise_of(index), crop), _cluster(clusters, index))
+        return _placed(clean, noise, images.short_side, epsilon_255, norm)
 
     task = Task(
-        images=images,
-        clusters=clusters,
-        read=read,
-        noise_of=noise_of,
-        fit=fit,
-        geometry="native",
+        names=images.names,
+        path=lambda index: root / images.names[index],
+        labels=images.labels.tolist(),
+        class_names=tuple(images.class_names),
+        read=lambda index: _read_file(root / images.names[index], strip_gps=False),
+        add=plus,
+        noise_sha256=lambda index: _noise_sha256(noise_of(index)),
+        job=_job(images, noise_of, clusters, "native", epsilon_255, norm, crop),
+        encoding=Encoding(),
         epsilon_255=epsilon_255,
         norm=norm,
-        crop=crop,
         folder=folder,
     )
     return run(task, label, threads, progress)
+
+
+def protect_files(
+    root: Path,
+    names: Sequence[str],
+    protector: Protector,
+    *,
+    labels: Sequence[int],
+    class_names: tuple[str, ...],
+    noise_for: Callable[[np.ndarray], Noise],
+    protector_sha256: str,
+    encoding: Encoding,
+    strip_gps: bool,
+    refused: Callable[[str], str],
+    folder: Path,
+    threads: int | None = None,
+    progress: Callable[[str, int], Progress] | None = None,
+) -> ProtectedSet:
+    """Writes the files `root / name` at their own size plus the noise that their content asks for.
+
+    In contrast to `protect_native`, nothing needs to be known of the pictures before: the folder
+    may grow between two calls, and what cannot be protected is counted in the summary. Memory
+    does not grow with their number.
+
+    Args:
+      root: the folder of the originals; nothing in it is changed.
+      names: relative to `root`, posix.
+      protector: its budget, which JPEG does not keep, and geometry.
+      labels: `[n]`, -1 where unknown.
+      class_names: what the labels mean.
+      noise_for: the upright centre crop, uint8 `[crop, crop, 3]` -> its noise; called from
+        threads.
+      protector_sha256: identifies the noise; another one is another folder's.
+      encoding: of the written files.
+      strip_gps: leaves the place out of the metadata.
+      refused: sha256 of a source -> why it must not be protected, or nothing.
+      folder: created if missing.
+      threads: None for one a processor.
+      progress: receives ("protecting", n), returns what is updated (None: silence).
+
+    Raises:
+      UserError: the folder was made with other settings, or cannot be written.
+    """
+
+    def read(index: int) -> Source:
+        source = _read_file(root / names[index], strip_gps)
+        if reason := refused(source.sha256):
+            raise UnreadableError(reason)
+        return source
+
+    def plus(index: int, clean: Picture) -> Noised:
+        noise = noise_for(_center_crop(clean, protector.short_side, protector.crop))
+        return _placed(clean, noise, protector.short_side, protector.epsilon_255, protector.norm)
+
+    job = {key: getattr(protector, key) for key in ("epsilon_255", "norm", "crop", "short_side")}
+    task = Task(
+        names=names,
+        path=lambda index: root / names[index],
+        labels=labels,
+        class_names=class_names,
+        read=read,
+        add=plus,
+        noise_sha256=None,
+        job={
+            "geometry": "native",
+            **job,
+            "format": encoding.format,
+            "opt_out": encoding.opt_out,
+            "strip_gps": strip_gps,
+            "protector_sha256": protector_sha256,
+        },
+        encoding=encoding,
+        epsilon_255=protector.epsilon_255,
+        norm=protector.norm,
+        folder=folder,
+        keep_going=True,
+    )
+    return run(task, "protecting", threads, progress)
+
+
+def _center_crop(clean: Picture, short_side: int, crop: int) -> np.ndarray:
+    try:
+        small = np.asarray(decode.resize(clean.on_white(), short_side))
+    except ValueError as error:
+        raise UnreadableError(str(error)) from error
+    top, left = (round((side - crop) / 2) for side in small.shape[:2])
+    return small[top : top + crop, left : left + crop]
+
+
+def _read_file(path: Path, strip_gps: bool) -> Source:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from error
+    return Source(sha256(data), len(data), lambda: picture.read(data, strip_gps=strip_gps))
+
+
+def _placed(clean: Picture, noise: Noise, short_side: int, epsilon_255: int, norm: str) -> Noised:
+    height, width, _ = clean.pixels.shape
+    resized = decode.resized((width, height), short_side)[::-1]
+    protected = place(clean.pixels, noise.pixels, resized, epsilon_255, norm)
+    return Noised(protected, noise.cluster, _noise_sha256(noise.pixels))
+
+
+def _checked(noise: np.ndarray, crop: int) -> np.ndarray:
+    if noise.shape != (crop, crop, 3):
+        raise ValueError(f"noise is {noise.shape}, but crop is {crop}")
+    return noise
+
+
+def _cluster(clusters: np.ndarray | None, index: int) -> int | None:
+    return None if clusters is None else int(clusters[index])
+
+
+def _job(
+    images: ImageSet,
+    noise_of: Callable[[int], np.ndarray],
+    clusters: np.ndarray | None,
+    geometry: str,
+    epsilon_255: int,
+    norm: str,
+    crop: int,
+) -> dict[str, object]:
+    """Returns what decides the content of a folder."""
+    if not len(images):
+        raise UserError("there are no images to protect: the source is empty")
+    assigned = None if clusters is None else clusters.tolist()
+    listed = json.dumps([images.names, images.labels.tolist(), assigned])
+    return {
+        "geometry": geometry,
+        "epsilon_255": epsilon_255,
+        "norm": norm,
+        "crop": crop,
+        "short_side": images.short_side,
+        "images": len(images),
+        "images_sha256": sha256(listed.encode()),
+        "first_noise_sha256": _noise_sha256(noise_of(0)),
+    }
+
+
+def _noise_sha256(noise: np.ndarray) -> str:
+    return sha256(np.ascontiguousarray(noise).data)

@@ -10,28 +10,41 @@ import io
 import json
 import math
 import os
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
-from ucjax.data.decode import decode
+from ucjax.data.decode import split
+from ucjax.data.folder import walk
 from ucjax.data.images import ImageSet
+from ucjax.errors import UserError
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The number of files that the manifest lists, one line a failure, and the largest change."""
+    """The number of files in the manifest, one line a failure, and the largest change."""
 
     files: int
     failures: tuple[str, ...]
     max_delta_255: int
+    notes: tuple[str, ...] = ()  # what the writer had already said
+
+
+class Budget(NamedTuple):
+    """What files are held to: their change, and what must not be in them."""
+
+    epsilon_255: int
+    norm: str  # "linf": of any pixel; "l2": of the root mean square, plus half a level of rounding
+    lossy: bool = False  # JPEG: the change is what the manifest states
+    strip_gps: bool = False
 
 
 class Clean(NamedTuple):
@@ -39,14 +52,16 @@ class Clean(NamedTuple):
 
     pixels: np.ndarray
     sha256: str
+    alpha: np.ndarray | None = None  # uint8 [h, w]
+    icc: bytes | None = None
 
 
 def verify(
     folder: Path,
     clean: Mapping[str, Callable[[], Clean]],
+    budget: Budget,
     *,
-    epsilon_255: int,
-    norm: str,
+    failed: Container[str] = (),
     threads: int | None = None,
 ) -> Verification:
     """Compares every file of a finished folder with its manifest and its clean source.
@@ -57,9 +72,8 @@ def verify(
     Args:
       folder: with `images/` and `manifest.jsonl`.
       clean: the clean images by name: `clean_crops` or `clean_files`.
-      epsilon_255: the budget: for norm "linf" of any pixel, for "l2" of the root mean square over
-        an image (plus half a level for the rounding to 8 bits).
-      norm: "linf" or "l2".
+      budget: what every file must keep.
+      failed: names of clean images that the writer itself counted as failures.
       threads: None for one a processor.
     """
     try:
@@ -68,10 +82,40 @@ def verify(
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Verification(0, (f"manifest.jsonl cannot be read: {_reason(error)}",), 0)
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        results = list(pool.map(lambda r: _check(folder, r, clean, epsilon_255, norm), records))
-    failures = [*_check_listing(folder, records, clean)]
+        results = list(pool.map(lambda r: _check(folder, r, clean, budget), records))
+    failures = [*_check_listing(folder, records, clean, failed)]
     failures += [line for lines_of_file, _ in results for line in lines_of_file]
     return Verification(len(records), tuple(failures), max((top for _, top in results), default=0))
+
+
+def verify_folder(folder: Path, photos: Path, *, threads: int | None = None) -> Verification:
+    """Checks what `ucjax protect` wrote against the folder of the originals.
+
+    Raises:
+      UserError: one of the folders is not what it should be.
+    """
+    if not photos.is_dir():
+        raise UserError(f"{photos} is not a folder: give the folder of the originals")
+    try:
+        summary = json.loads((folder / "summary.json").read_bytes())
+        job = summary["job"]
+        budget = Budget(
+            job["epsilon_255"],
+            job["norm"],
+            job.get("format") == "jpeg",
+            job.get("strip_gps", False),
+        )
+        failed = dict(summary["failures"])
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no finished protected files: protect first") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'summary.json'} is damaged ({_reason(error)})") from error
+    if job["geometry"] != "native":
+        raise UserError(f"{folder} holds centre crops: files of a run are verified by the run")
+    clean = clean_files(photos, walk(photos))
+    found = verify(folder, clean, budget, failed=failed, threads=threads)
+    notes = (f"{name}: not protected: {reason}" for name, reason in failed.items())
+    return replace(found, notes=tuple(notes))
 
 
 def clean_crops(images: ImageSet, crop: int) -> dict[str, Callable[[], Clean]]:
@@ -91,7 +135,8 @@ def clean_files(root: Path, names: Iterable[str]) -> dict[str, Callable[[], Clea
 
     def load(name: str) -> Clean:
         data = (root / name).read_bytes()
-        return Clean(_pixels(data), hashlib.sha256(data).hexdigest())
+        found = _open(data)
+        return Clean(found.pixels, hashlib.sha256(data).hexdigest(), found.alpha, found.icc)
 
     return {name: partial(load, name) for name in names}
 
@@ -116,7 +161,7 @@ def _parse(line: bytes) -> _Record:
 
 
 def _check_listing(
-    folder: Path, records: list[_Record], clean: Mapping[str, object]
+    folder: Path, records: list[_Record], clean: Mapping[str, object], failed: Container[str]
 ) -> Iterable[str]:
     for kind in ("name", "output"):
         counts = Counter(getattr(record, kind) for record in records)
@@ -126,15 +171,14 @@ def _check_listing(
     unlisted = sorted(found - {record.output for record in records})
     yield from (f"{output}: is not in the manifest" for output in unlisted)
     unprotected = sorted(clean.keys() - {record.name for record in records})
-    yield from (f"{name}: has no protected file" for name in unprotected)
+    yield from (f"{name}: has no protected file" for name in unprotected if name not in failed)
 
 
 def _check(
     folder: Path,
     record: _Record,
     clean: Mapping[str, Callable[[], Clean]],
-    epsilon_255: int,
-    norm: str,
+    budget: Budget,
 ) -> tuple[list[str], int]:
     """Returns what is wrong with one file, and its largest change."""
     if record.name not in clean:
@@ -146,7 +190,7 @@ def _check(
         data = (folder / "images" / record.output).read_bytes()
         if hashlib.sha256(data).hexdigest() != record.output_sha256:
             failures.append(f"{record.output}: is not the file that was written (sha256)")
-        protected = _pixels(data)
+        protected = _open(data)
     except Exception as error:  # decoders raise nearly anything on damaged files
         return [*failures, f"{record.output}: cannot be read: {_reason(error)}"], 0
     try:
@@ -155,30 +199,76 @@ def _check(
         return [*failures, f"{record.name}: the clean image cannot be read: {_reason(error)}"], 0
     if source.sha256 != record.source_sha256:
         failures.append(f"{record.name}: the clean image was changed since (sha256)")
-    if source.pixels.shape != protected.shape:
+    if source.pixels.shape != protected.pixels.shape:
         sizes = [
-            f"{width} x {height}" for height, width, _ in (protected.shape, source.pixels.shape)
+            f"{width} x {height}"
+            for height, width, _ in (protected.pixels.shape, source.pixels.shape)
         ]
         return [*failures, f"{record.output}: is {sizes[0]} pixels, its source {sizes[1]}"], 0
-    delta = np.abs(protected.astype(np.int16) - source.pixels)
-    return failures + _check_delta(record, delta, epsilon_255, norm), int(delta.max())
+    low, high = (f(protected.pixels, source.pixels) for f in (np.minimum, np.maximum))
+    delta = high - low
+    failures += [f"{record.output}: {what}" for what in _beside_pixels(protected, source, budget)]
+    return failures + _check_delta(record, delta, budget), int(delta.max())
 
 
-def _check_delta(record: _Record, delta: np.ndarray, epsilon_255: int, norm: str) -> list[str]:
+def _beside_pixels(protected: _File, source: Clean, budget: Budget) -> Iterable[str]:
+    """Says what is wrong with the transparency and the metadata."""
+    alphas = [x for x in (protected.alpha, source.alpha) if x is not None]
+    if len(alphas) == 1 or (alphas and (alphas[0] != alphas[1]).any()):
+        yield "has another transparency than its source"
+    if protected.icc != source.icc:
+        yield "has another colour profile than its source"
+    if protected.oriented:
+        yield "asks to be rotated, but its pixels are upright"
+    if protected.thumbnail:
+        yield "holds a thumbnail or maker note, which may be a clean copy"
+    if protected.gps and budget.strip_gps:
+        yield "states a place (GPS), which was to be left out"
+
+
+def _check_delta(record: _Record, delta: np.ndarray, budget: Budget) -> list[str]:
     failures = []
-    highest, rms = int(delta.max()), math.sqrt(np.square(delta, dtype=np.float64).mean())
-    used, allowed = {"linf": (highest, epsilon_255), "l2": (rms, epsilon_255 + 0.5)}[norm]
-    if used > allowed:
-        failures.append(f"{record.output}: changed by {used:g} levels ({norm}), over {allowed}")
+    highest = int(delta.max())
+    squares = np.square(delta, dtype=np.uint16)
+    rms = math.sqrt(int(squares.sum(dtype=np.uint64)) / delta.size)
+    used, allowed = {
+        "linf": (highest, budget.epsilon_255),
+        "l2": (rms, budget.epsilon_255 + 0.5),
+    }[budget.norm]
+    if used > allowed and not budget.lossy:
+        failures.append(
+            f"{record.output}: changed by {used:g} levels ({budget.norm}), over {allowed}"
+        )
     if highest != record.max_delta_255:
         stated = record.max_delta_255
         failures.append(f"{record.output}: changed by {highest}, the manifest says {stated}")
     return failures
 
 
-def _pixels(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(decode(image))
+class _File(NamedTuple):
+    pixels: np.ndarray  # uint8 [h, w, 3]
+    alpha: np.ndarray | None  # uint8 [h, w]
+    icc: bytes | None  # of RGB values
+    oriented: bool
+    thumbnail: bool
+    gps: bool
+
+
+def _open(data: bytes) -> _File:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data)) as image:
+            color, alpha = split(image)
+            exif, icc = image.getexif(), image.info.get("icc_profile")
+            note = ExifTags.IFD.MakerNote in exif.get_ifd(ExifTags.IFD.Exif)
+            return _File(
+                pixels=np.asarray(color),
+                alpha=None if alpha is None else np.asarray(alpha),
+                icc=icc if icc and icc[16:20] == b"RGB " else None,
+                oriented=exif.get(ExifTags.Base.Orientation, 1) != 1,
+                thumbnail=note or bool(exif.get_ifd(ExifTags.IFD.IFD1)),
+                gps=bool(exif.get_ifd(ExifTags.IFD.GPSInfo)),
+            )
 
 
 def _reason(error: Exception) -> str:

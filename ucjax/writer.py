@@ -1,6 +1,6 @@
-"""Writes a folder of images in threads, so that a run killed at any moment can be continued.
+"""Writes a folder of pictures in threads, so that a run killed at any moment can be continued.
 
-A finished image is renamed into place and then recorded in a journal. The next run believes a
+A finished picture is renamed into place and then recorded in a journal. The next run believes a
 record only if source, noise and file still have the hashes it states, so that both runs together
 leave the bytes that one undisturbed run would.
 """
@@ -8,70 +8,77 @@ leave the bytes that one undisturbed run would.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
-import io
 import json
 import math
 import os
 import shutil
-import struct
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from ucjax.data.decode import decode
-from ucjax.data.images import ImageSet, Progress
+from ucjax import picture
+from ucjax.data.images import Progress
 from ucjax.errors import UserError
 from ucjax.fidelity import Fidelity, compare
-from ucjax.placement import add
+from ucjax.picture import SUFFIXES, Encoding, Picture, UnreadableError
 from ucjax.protected import (
     IMAGES,
     MANIFEST,
     SUMMARY,
+    Failure,
     ProtectedSet,
     Record,
     load,
     output_names,
+    read_manifest,
     read_summary,
     summarise,
     summary_json,
 )
 
-# What a killed run leaves beside the finished images: its job, their records, temporary files.
+# What a killed run leaves beside the finished pictures: its job, their records, temporary files.
 _UNFINISHED, _JOB, _JOURNAL = ".unfinished", "job.json", "records.jsonl"
-
-# On noise, run lengths alone encode 1.5 times as fast as matches (deflate level 1), and the files
-# are no larger.
-_COMPRESS_LEVEL, _COMPRESS_TYPE = 1, zlib.Z_RLE
 
 
 class Source(NamedTuple):
-    """A clean image: the hash of its bytes, and its pixels, uint8 `[h, w, 3]`, when called for."""
+    """A clean picture: the hash and number of its bytes, and what decodes it when called."""
 
     sha256: str
-    pixels: Callable[[], np.ndarray]
+    size: int
+    picture: Callable[[], Picture]
+
+
+class Noised(NamedTuple):
+    """A picture's pixels with noise, uint8 `[h, w, 3]`, and which noise it was."""
+
+    pixels: np.ndarray
+    cluster: int | None
+    noise_sha256: str
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is written where. The functions take an image's index and are called from threads."""
+    """What is written where. The functions take a picture's index and are called from threads."""
 
-    images: ImageSet
-    clusters: np.ndarray | None  # [n]
+    names: Sequence[str]
+    path: Callable[[int], Path] | None  # of the source; None: not a file
+    labels: Sequence[int]
+    class_names: tuple[str, ...]
     read: Callable[[int], Source]
-    noise_of: Callable[[int], np.ndarray]  # -> float32 [crop, crop, 3]
-    fit: Callable[[int, np.ndarray, tuple[int, int]], np.ndarray]  # -> [h, w, 3], given (h, w)
-    geometry: str  # "crop" | "native"
+    add: Callable[[int, Picture], Noised]
+    noise_sha256: Callable[[int], str] | None  # None: the job decides the noise
+    job: Record  # what decides the content of the folder
+    encoding: Encoding
     epsilon_255: int
     norm: str
-    crop: int
     folder: Path
+    keep_going: bool = False  # pictures that cannot be protected are counted, else they raise
 
 
 def run(
@@ -83,39 +90,51 @@ def run(
       UserError: the folder is another task's, or cannot be written.
       ValueError: noise of a wrong shape, or a written file over the budget.
     """
-    if not len(task.images):
+    if not len(task.names):
         raise UserError(f"{label}: there are no images to write to {task.folder}")
-    job, unfinished = _job(task), task.folder / _UNFINISHED
-    if not _finished(task.folder, job):
-        bar = progress(label, len(task.images)) if progress else None
-        records = _write_images(task, threads or os.cpu_count() or 1, bar)
-        manifest = "".join(json.dumps(record) + "\n" for record in records)
-        class_names = tuple(task.images.class_names)
-        summary = summarise(task.folder, records, class_names, task.epsilon_255)
-        _write(task.folder / MANIFEST, manifest.encode(), unfinished / MANIFEST)
-        _write(task.folder / SUMMARY, summary_json(summary, job), unfinished / SUMMARY)
+    finished, unfinished = _claim(task.folder, task.job), task.folder / _UNFINISHED
+    earlier = {r["name"]: r for r in read_manifest(task.folder)} if finished else {}
+    settled = {name for i, name in enumerate(task.names) if _settled(task, i, earlier.get(name))}
+    if len(settled) < len(task.names):
+        unfinished.mkdir(exist_ok=True)
+        earlier |= _read_journal(unfinished / _JOURNAL)
+        bar = progress(label, len(task.names)) if progress else None
+        threads = threads or os.cpu_count() or 1
+        written, failures = _write_images(task, earlier, settled, threads, bar)
+        # Pictures that left the source meanwhile have their protected copies still.
+        kept = {name: record for name, record in earlier.items() if name not in {*task.names}}
+        _finish(task, [*kept.values(), *written], failures)
     shutil.rmtree(unfinished, ignore_errors=True)
     return load(task.folder)
 
 
-def _job(task: Task) -> Record:
-    """Returns what decides the content of the folder."""
-    clusters = None if task.clusters is None else task.clusters.tolist()
-    images = json.dumps([task.images.names, task.images.labels.tolist(), clusters])
-    return {
-        "geometry": task.geometry,
-        "epsilon_255": task.epsilon_255,
-        "norm": task.norm,
-        "crop": task.crop,
-        "short_side": task.images.short_side,
-        "images": len(task.images),
-        "images_sha256": sha256(images.encode()),
-        "first_noise_sha256": _noise_sha256(task.noise_of(0)),
-    }
+def _settled(task: Task, index: int, record: Record | None) -> bool:
+    """Whether a finished record needs no second look: nothing was touched since, by the clock."""
+    if record is None:
+        return False
+    if task.path is None:
+        return True  # the job says which pictures they are
+    try:
+        source = task.path(index).stat()
+        output = (task.folder / IMAGES / record["output"]).stat()
+        finished = (task.folder / SUMMARY).stat().st_mtime_ns
+    except OSError:
+        return False
+    found = (source.st_size, output.st_size)
+    recorded = (record["source_bytes"], record["output_bytes"])
+    return found == recorded and max(source.st_mtime_ns, output.st_mtime_ns) <= finished
 
 
-def _finished(folder: Path, job: Record) -> bool:
-    """Whether the job is done; if not, marks the folder as this job's.
+def _finish(task: Task, records: list[Record], failures: list[Failure]) -> None:
+    manifest = "".join(json.dumps(record) + "\n" for record in records)
+    summary = summarise(task.folder, records, task.class_names, task.epsilon_255, failures)
+    unfinished = task.folder / _UNFINISHED
+    _write(task.folder / MANIFEST, manifest.encode(), unfinished / MANIFEST)
+    _write(task.folder / SUMMARY, summary_json(summary, task.job), unfinished / SUMMARY)
+
+
+def _claim(folder: Path, job: Record) -> bool:
+    """Whether the job was finished before; if it is new, marks the folder as this job's.
 
     Raises:
       UserError: the folder is another job's.
@@ -134,23 +153,27 @@ def _finished(folder: Path, job: Record) -> bool:
     return summary is not None
 
 
-def _write_images(task: Task, threads: int, bar: Progress | None) -> list[Record]:
-    """Writes what is missing; returns all records, in the order of the images."""
-    outputs = output_names(task.images.names)
-    journal_path = task.folder / _UNFINISHED / _JOURNAL
-    earlier = _read_journal(journal_path)
+def _write_images(
+    task: Task, earlier: dict[str, Record], settled: set[str], threads: int, bar: Progress | None
+) -> tuple[list[Record], list[Failure]]:
+    """Writes what is missing; returns the records in the order of the pictures, and failures."""
     records: list[Record] = []
-    with open(journal_path, "a") as journal:
-        for record in _records(task, outputs, earlier, threads):
-            records.append(record)
-            if record is not earlier.get(record["name"]):
-                journal.write(json.dumps(record) + "\n")
-                journal.flush()
+    failures: list[Failure] = []
+    with open(task.folder / _UNFINISHED / _JOURNAL, "a") as journal:
+        results = _records(task, earlier, settled, threads)
+        for done, (name, result) in enumerate(zip(task.names, results, strict=True), start=1):
+            if isinstance(result, str):
+                failures.append((name, result))
+            else:
+                records.append(result)
+                if result is not earlier.get(name):
+                    journal.write(json.dumps(result) + "\n")
+                    journal.flush()
             if bar:
-                bar.update(len(records))
+                bar.update(done)
     if bar:
-        bar.close(len(records))
-    return records
+        bar.close(len(task.names))
+    return records, failures
 
 
 def _read_journal(path: Path) -> dict[str, Record]:
@@ -166,58 +189,73 @@ def _read_journal(path: Path) -> dict[str, Record]:
 
 
 def _records(
-    task: Task, outputs: dict[str, str], earlier: dict[str, Record], threads: int
-) -> Iterator[Record]:
-    """Yields every image's record in order, a few images ahead in threads."""
-    waiting: collections.deque[Future[Record]] = collections.deque()
+    task: Task, earlier: dict[str, Record], settled: set[str], threads: int
+) -> Iterator[Record | str]:
+    """Yields every picture's record, or why there is none, in order, a few ahead in threads."""
+    known = {name: record["output"] for name, record in earlier.items()}
+    outputs = output_names(task.names, SUFFIXES[task.encoding.format], known)
+    waiting: collections.deque[Future[Record | str]] = collections.deque()
     with ThreadPoolExecutor(threads) as pool:
-        for index, name in enumerate(task.images.names):
-            waiting.append(pool.submit(_make, task, index, outputs[name], earlier.get(name)))
+        for index, name in enumerate(task.names):
+            if name in settled:
+                future: Future[Record | str] = Future()
+                future.set_result(earlier[name])
+            else:
+                future = pool.submit(_make, task, index, outputs[name], earlier.get(name))
+            waiting.append(future)
             if len(waiting) == 4 * threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _make(task: Task, index: int, output: str, earlier: Record | None) -> Record:
-    """Writes one image, unless the earlier record proves that its file is there."""
-    source, noise = task.read(index), task.noise_of(index)
-    if noise.shape != (task.crop, task.crop, 3):
-        raise ValueError(f"noise is {noise.shape}, but crop is {task.crop}")
-    path = task.folder / IMAGES / output
+def _make(task: Task, index: int, output: str, earlier: Record | None) -> Record | str:
+    """Writes one picture, unless the earlier record proves that its file is there.
+
+    Returns the reason instead where a picture cannot be protected and the task may go on.
+    """
+    try:
+        return _made(task, index, output, earlier)
+    except UnreadableError as error:
+        if not task.keep_going:
+            name = task.names[index]
+            raise UserError(f"cannot protect {name}: {error}; remove it and run again") from error
+        return str(error)
+
+
+def _made(task: Task, index: int, output: str, earlier: Record | None) -> Record:
+    source, path = task.read(index), task.folder / IMAGES / output
     identity = {
-        "name": task.images.names[index],
+        "name": task.names[index],
         "output": output,
         "source_sha256": source.sha256,
-        "noise_sha256": _noise_sha256(noise),
+        "source_bytes": source.size,
     }
+    if task.noise_sha256:
+        identity["noise_sha256"] = task.noise_sha256(index)
     if earlier and identity.items() <= earlier.items() and _holds(path, earlier["output_sha256"]):
         return earlier
-    clean = source.pixels()
-    encoded = io.BytesIO()
-    protected = add(clean, task.fit(index, noise, clean.shape[:2]))
-    Image.fromarray(protected).save(
-        encoded, "PNG", compress_level=_COMPRESS_LEVEL, compress_type=_COMPRESS_TYPE
-    )
-    _write(path, encoded.getvalue(), task.folder / _UNFINISHED / str(index))
+    clean = source.picture()
+    noised = task.add(index, clean)
+    encoded = picture.write(dataclasses.replace(clean, pixels=noised.pixels), task.encoding)
+    _write(path, encoded, task.folder / _UNFINISHED / str(index))
     written = path.read_bytes()
-    measured = compare(clean, decoded(written, path))
-    _check_budget(measured, task.epsilon_255, task.norm, path)
+    measured = compare(clean.pixels, picture.read(written).pixels)
+    if task.encoding.format != "jpeg":  # which nobody can hold to a budget: it is measured
+        _check_budget(measured, task.epsilon_255, task.norm, path)
     return {
         **identity,
+        "noise_sha256": noised.noise_sha256,
         "output_sha256": sha256(written),
-        "label": int(task.images.labels[index]),
-        "cluster": None if task.clusters is None else int(task.clusters[index]),
+        "output_bytes": len(written),
+        "label": int(task.labels[index]),
+        "cluster": noised.cluster,
         "max_delta_255": measured.max_delta_255,
         "mean_abs_delta_255": round(measured.mean_abs_delta_255, 4),
         "rms_delta_255": round(measured.rms_delta_255, 4),
         "psnr": round(measured.psnr, 3) if math.isfinite(measured.psnr) else None,
         "ssim": round(measured.ssim, 5),
     }
-
-
-def _noise_sha256(noise: np.ndarray) -> str:
-    return sha256(np.ascontiguousarray(noise).data)
 
 
 def _holds(path: Path, digest: str) -> bool:
@@ -246,19 +284,6 @@ def _write(path: Path, data: bytes, temporary: Path) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; then run again") from error
-
-
-def decoded(data: bytes, path: Path) -> np.ndarray:
-    """Decodes a file's content to uint8 `[h, w, 3]`; `path` is for the error message.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(decode(image))
-    except (OSError, ValueError, SyntaxError, struct.error) as error:
-        raise UserError(f"cannot read {path} ({error}): remove it and run again") from error
 
 
 def sha256(data: bytes | memoryview) -> str:

@@ -77,6 +77,15 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config`; keys are then set as `--config.key=value`."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="an experiment such as configs/pets.py; without it the defaults for photos",
+    )
+
+
 def _fail(message: str, code: int) -> int:
     print(message, file=sys.stderr, flush=True)
     return code

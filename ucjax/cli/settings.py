@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,15 +13,6 @@ from ml_collections import ConfigDict, config_flags
 
 from ucjax import config as defaults
 from ucjax.errors import UserError
-
-
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Adds `--config`; keys are then set as `--config.key=value`."""
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help="an experiment such as configs/pets.py; without it the defaults for photos",
-    )
 
 
 def load(file: str | None, overrides: Sequence[str], **settings: Any) -> ConfigDict:

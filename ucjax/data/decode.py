@@ -12,6 +12,11 @@ from PIL import Image, UnidentifiedImageError
 
 from ucjax.errors import UserError
 
+with contextlib.suppress(ImportError):
+    import pillow_heif  # the extra "heic"
+
+    pillow_heif.register_heif_opener()
+
 # 20 times 256 pixels are 15 MB; a line of 5000 x 1 pixels would become a gigabyte.
 MAX_ASPECT = 20
 
@@ -57,17 +62,35 @@ def decode(image: Image.Image) -> Image.Image:
     Raises:
       Exception: the picture is damaged or of an unknown kind; Pillow says nothing closer.
     """
+    color, alpha = split(image)
+    return color if alpha is None else composite(color, alpha)
+
+
+def split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Returns the picture as `decode` does, but with the colour under its alpha: RGB and L.
+
+    The second is None for pictures without transparency.
+    """
     image.load()
     turn = _TURNS.get(_orientation(image))
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_grey(image)
+    alpha = None
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        alpha = image.getchannel("A")
+        image = Image.merge("RGB", image.split()[:3])
     if image.mode != "RGB":
         image = image.convert("RGB")
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image, alpha
+    return image.transpose(turn), None if alpha is None else alpha.transpose(turn)
+
+
+def composite(color: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Returns RGB on white, as a page shows it."""
+    picture = Image.merge("RGBA", (*color.split(), alpha))
+    return Image.alpha_composite(Image.new("RGBA", color.size, "white"), picture).convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -103,10 +126,18 @@ def resize(image: Image.Image, short_side: int) -> Image.Image:
     Raises:
       ValueError: the picture is more than `MAX_ASPECT` times as long as wide.
     """
-    width, height = image.size
-    short, long = sorted(image.size)
+    return image.resize(resized(image.size, short_side), Image.Resampling.BILINEAR)
+
+
+def resized(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Returns the width and height that `resize` gives a picture of this width and height.
+
+    Raises:
+      ValueError: it is more than `MAX_ASPECT` times as long as wide.
+    """
+    width, height = size
+    short, long = sorted(size)
     if long > MAX_ASPECT * short:
         raise ValueError(f"{width} x {height} pixels: more than {MAX_ASPECT} times as long as wide")
     scaled = int(short_side * long / short)
-    size = (short_side, scaled) if width <= height else (scaled, short_side)
-    return image.resize(size, Image.Resampling.BILINEAR)
+    return (short_side, scaled) if width <= height else (scaled, short_side)

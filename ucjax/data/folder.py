@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,10 @@ import numpy as np
 from ucjax.data import images
 from ucjax.errors import UserError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".avif", ".heic", ".heif"),
+)
 _VALIDATION = ("val", "valid", "validation")
 _HELD_OUT = ("test", *_VALIDATION)
 
@@ -44,7 +47,7 @@ def listing(
         raise UserError("data.root is empty: set it to the folder of your pictures")
     if not root.is_dir():
         raise UserError(f"{root} is not a folder: set data.root to the folder of your pictures")
-    names = _walk(root)
+    names = walk(root)
     if not names:
         types = " ".join(extension[1:] for extension in EXTENSIONS)
         raise UserError(f"no pictures under {root} (looked for {types}): check data.root")
@@ -74,10 +77,14 @@ def stratified(labels: Sequence[int], test_fraction: float, seed: int) -> np.nda
     return held_out
 
 
-def _walk(root: Path) -> list[str]:
-    """Returns the names of all picture files relative to `root`, sorted."""
+def walk(root: Path, unreadable: Callable[[OSError], None] | None = None) -> list[str]:
+    """Returns the names of all picture files relative to `root`, posix and sorted.
+
+    Hidden files, `__MACOSX` and files of other types are passed over; links are followed, each
+    folder once. `unreadable` is told of folders that cannot be listed.
+    """
     names, seen = [], set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=unreadable, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
@@ -88,6 +95,19 @@ def _walk(root: Path) -> list[str]:
             if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
                 names.append((Path(folder) / file).relative_to(root).as_posix())
     return sorted(names)
+
+
+def labels(names: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+    """Returns a label for each picture, by its first sub-folder, and what the labels mean.
+
+    In a tree of `train/`, `test/` and the like, the classes are the folders in these. Pictures
+    outside every class have -1.
+    """
+    tops = [_top(name) for name in names]
+    if {top.lower() for top in tops} <= {"train", *_HELD_OUT}:
+        tops = [_top(name.partition("/")[2]) for name in names]
+    classes = sorted({*tops} - {""})
+    return [classes.index(top) if top else -1 for top in tops], tuple(classes)
 
 
 def _top(name: str) -> str:

@@ -64,9 +64,7 @@ def listing(
     """
     if name not in SETS:
         raise UserError(f"unknown data.name {name!r}: choose one of {', '.join(SETS)}")
-    chosen = SETS[name]
-    place = root or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    data_dir = Path(place).expanduser()
+    chosen, data_dir = SETS[name], _data_dir(root)
     folder = _prepared(data_dir / chosen.builder)
     if folder is None:
         with images.locked(cache_dir / f".{name}.lock"):
@@ -78,6 +76,16 @@ def listing(
         for split in (chosen.train, chosen.test)
     )
     return images.Listing(train, test, class_names)
+
+
+def is_prepared(name: str, root: str) -> bool:
+    """Whether a data set of `SETS` is here already, so that `listing` only opens it."""
+    return name in SETS and _prepared(_data_dir(root) / SETS[name].builder) is not None
+
+
+def _data_dir(root: str) -> Path:
+    place = root or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return Path(place).expanduser()
 
 
 def _prepared(folder: Path) -> Path | None:

@@ -13,6 +13,7 @@ __all__ = ["Preprocessing", "Surrogate", "load"]
 _MODULES = {
     "efficientnet_lite0": "efficientnet_lite",
     "clip": "clip",
+    "packaged_clip": "packaged_clip",
     "clip_rn50": "clip_resnet",
     "rn50": "resnet",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -59,19 +59,10 @@ def _embed(
     surrogate: Surrogate, image_set: ImageSet, size: int, mesh: Mesh, batch_size: int
 ) -> Iterator[jax.Array]:
     """Features `[b, d]` batch by batch; the last one is padded with its last image."""
-
-    def embed(params: Any, crops: jax.Array) -> jax.Array:
-        return surrogate.embed(params, crops.astype(jnp.float32) / 255)
-
-    step = parallel.pmap(
-        embed,
-        mesh=mesh,
-        in_specs=(parallel.REPLICATED, parallel.SHARDED),
-        out_specs=parallel.SHARDED,
-    )
+    step = make_step(surrogate, mesh)
     params = parallel.replicate(surrogate.params, mesh)
     sharded = NamedSharding(mesh, parallel.SHARDED)
-    whole = -(-min(batch_size, len(image_set)) // mesh.size) * mesh.size
+    whole = step_size(len(image_set), batch_size, mesh)
     earlier = None
     for start in range(0, len(image_set), whole):
         chosen = np.minimum(np.arange(start, start + whole), len(image_set) - 1)
@@ -87,6 +78,25 @@ def _embed(
         earlier = current
     if earlier is not None:
         yield earlier
+
+
+def make_step(surrogate: Surrogate, mesh: Mesh) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns `step(params, crops u8 [b, s, s, 3]) -> features [b, d]`, crops over the devices."""
+
+    def embed(params: Any, crops: jax.Array) -> jax.Array:
+        return surrogate.embed(params, crops.astype(jnp.float32) / 255)
+
+    return parallel.pmap(
+        embed,
+        mesh=mesh,
+        in_specs=(parallel.REPLICATED, parallel.SHARDED),
+        out_specs=parallel.SHARDED,
+    )
+
+
+def step_size(count: int, batch_size: int, mesh: Mesh) -> int:
+    """Returns how many of `count` images a step takes: whole numbers on each device."""
+    return -(-min(batch_size, count) // mesh.size) * mesh.size
 
 
 def _check_finite(rows: np.ndarray, names: tuple[str, ...], surrogate: Surrogate) -> None:

@@ -73,9 +73,7 @@ class Programs(NamedTuple):
     test: Callable[..., jax.Array]
 
 
-# The victims of a run differ only in images and seed: they share one compilation.
-@functools.lru_cache(maxsize=4)
-def compile_victim(spec: VictimSpec, num_classes: int, total_steps: int, mesh: Mesh) -> Programs:
+def make_programs(spec: VictimSpec, num_classes: int, total_steps: int, mesh: Mesh) -> Programs:
     """Builds a victim's functions; the cosine schedule ends after `total_steps`."""
     net = MODELS[spec.model](num_classes, spec.width, axis_name=parallel.AXIS)
     schedule = optax.cosine_decay_schedule(spec.learning_rate, total_steps)
@@ -91,6 +89,10 @@ def compile_victim(spec: VictimSpec, num_classes: int, total_steps: int, mesh: M
         ),
         parallel.pmap(test, mesh=mesh, in_specs=(whole, split, split, split), out_specs=whole),
     )  # fmt: skip
+
+
+# The victims of a run differ only in images and seed: they share one compilation.
+compile_victim = functools.lru_cache(maxsize=4)(make_programs)
 
 
 def _init(seed: jax.Array, *, net: nn.Module, crop: int) -> State:

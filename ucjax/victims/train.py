@@ -121,6 +121,11 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> np.ndar
     return np.resize(order, (steps, batch_size))
 
 
+def tested_at_once(count: int, batch_size: int, mesh: Mesh) -> int:
+    """Returns how many of `count` test images a step takes: no more than there are, padded."""
+    return min(batch_size, count + -count % mesh.size)
+
+
 def _pace(results: list[Any]) -> None:
     if len(results) > _STEPS_AHEAD:
         jax.block_until_ready(results[-1 - _STEPS_AHEAD])
@@ -143,7 +148,7 @@ def _epoch_means(
 def _test_accuracy(
     programs: Programs, state: State, feed: Feed, labels: np.ndarray, batch_size: int, mesh: Mesh
 ) -> float:
-    batch_size = min(batch_size, len(labels) + -len(labels) % mesh.size)
+    batch_size = tested_at_once(len(labels), batch_size, mesh)
     rows, mask = parallel.pad(np.arange(len(labels)), batch_size)
     correct: list[jax.Array] = []
     for start in range(0, len(rows), batch_size):

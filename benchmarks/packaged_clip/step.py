@@ -1,0 +1,136 @@
+"""What the devices compute: a training step, the captions' mean embeddings, and the score."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from transformers.models.clip.modeling_flax_clip import FlaxCLIPModule
+
+from benchmarks.packaged_clip import model
+from benchmarks.packaged_clip.model import Recipe
+from benchmarks.packaged_clip.prompts import Prompts
+from benchmarks.packaged_clip.views import random_views
+from ucjax import parallel
+from ucjax.data import augment
+
+
+class State(NamedTuple):
+    """All that a step changes; equal on every device."""
+
+    step: jax.Array  # shape=(), dtype=jnp.int32.
+    params: Any
+    optimizer: Any
+
+
+class Programs(NamedTuple):
+    """The compiled functions; arrays of images and labels lie over the devices."""
+
+    init: Callable[[], State]
+    # state, images u8 [b, s, s, 3], labels i32 [b], seed u32 [] -> state, [loss, accuracy]
+    step: Callable[..., tuple[State, jax.Array]]
+    classes: Callable[..., jax.Array]  # params -> unit vectors [classes, d]
+    # params, classes [c, d], images u8 [b, s, s, 3], labels i32 [b], mask f32 [b] -> number correct
+    score: Callable[..., jax.Array]
+
+
+def compile_programs(
+    recipe: Recipe, prompts: Prompts, module: FlaxCLIPModule, total_steps: int, mesh: Mesh
+) -> Programs:
+    """Builds the functions for a training of `total_steps` steps."""
+    optimizer = make_optimizer(recipe, total_steps)
+    whole, split = parallel.REPLICATED, parallel.SHARDED
+
+    def init() -> State:
+        params = parallel.replicate(model.init(module, recipe.seed), mesh)
+        moments = jax.jit(optimizer.init, out_shardings=NamedSharding(mesh, whole))(params)
+        return State(parallel.replicate(np.int32(0), mesh), params, moments)
+
+    step = functools.partial(
+        _step, recipe=recipe, prompts=prompts, module=module, optimizer=optimizer
+    )
+    return Programs(
+        init,
+        parallel.pmap(
+            step, mesh=mesh, in_specs=(whole, split, split, whole), out_specs=whole,
+            donate_argnums=(0,),
+        ),
+        jax.jit(functools.partial(_mean_embeddings, prompts=prompts, module=module)),
+        parallel.pmap(
+            functools.partial(_score, module=module), mesh=mesh,
+            in_specs=(whole, whole, split, split, split), out_specs=whole,
+        ),
+    )  # fmt: skip
+
+
+def make_optimizer(recipe: Recipe, total_steps: int) -> optax.GradientTransformation:
+    """AdamW with clipped gradients, a linear warm-up and half a cosine."""
+    warmup = round(recipe.warmup_epochs / recipe.epochs * total_steps)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, warmup, total_steps)
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(
+            schedule, b2=0.98, weight_decay=recipe.weight_decay,
+            mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+        ),
+    )  # fmt: skip
+
+
+def _step(
+    state: State, images: jax.Array, labels: jax.Array, seed: jax.Array, *, recipe: Recipe,
+    prompts: Prompts, module: FlaxCLIPModule, optimizer: optax.GradientTransformation,
+) -> tuple[State, jax.Array]:  # fmt: skip
+    key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), state.step)
+    view_key, caption_key = jax.random.split(key)
+    views = random_views(
+        view_key, augment.to_float(images), smallest_area=recipe.smallest_area, colour=recipe.colour
+    )
+    captions = _one_caption_each(caption_key, prompts)
+
+    def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
+        seen = model.embed_images(module, params, views)
+        read = model.embed_captions(module, params, captions)
+        scale = jnp.minimum(jnp.exp(params["logit_scale"]), model.LARGEST_LOGIT_SCALE)
+        logits = scale * seen @ read.T
+        goal = optax.smooth_labels(jax.nn.one_hot(labels, len(read)), recipe.label_smoothing)
+        accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+        return jnp.mean(optax.softmax_cross_entropy(logits, goal)), accuracy
+
+    (loss, accuracy), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    gradient, loss, accuracy = lax.pmean((gradient, loss, accuracy), parallel.AXIS)
+    updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return State(state.step + 1, params, moments), jnp.stack([loss, accuracy])
+
+
+def _one_caption_each(key: jax.Array, prompts: Prompts) -> jax.Array:
+    """Draws a caption of every class: int32 `[classes, length]`."""
+    rows = jax.random.randint(
+        key, prompts.starts[:-1].shape, prompts.starts[:-1], prompts.starts[1:]
+    )
+    return jnp.asarray(prompts.ids)[rows]
+
+
+def _mean_embeddings(params: Any, *, prompts: Prompts, module: FlaxCLIPModule) -> jax.Array:
+    """The mean of each class's captions, as CLIP's zero-shot classifier ensembles them."""
+    counts = prompts.starts[1:] - prompts.starts[:-1]
+    owner = jnp.repeat(jnp.arange(len(counts)), counts, total_repeat_length=len(prompts.ids))
+    read = model.embed_captions(module, params, jnp.asarray(prompts.ids))
+    sums = jax.ops.segment_sum(read, owner, len(counts))
+    return sums / jnp.linalg.norm(sums, axis=-1, keepdims=True)
+
+
+def _score(
+    params: Any, classes: jax.Array, images: jax.Array, labels: jax.Array, mask: jax.Array,
+    *, module: FlaxCLIPModule,
+) -> jax.Array:  # fmt: skip
+    seen = model.embed_images(module, params, augment.to_float(images))
+    correct = jnp.argmax(seen @ classes.T, axis=-1) == labels
+    return lax.psum(jnp.sum(correct * mask), parallel.AXIS)

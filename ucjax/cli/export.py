@@ -1,0 +1,47 @@
+"""`ucjax export`: hands the published files to other ecosystems, byte for byte."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ucjax.exports import TARGETS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `run` reads."""
+    parser.add_argument("folder", type=Path, metavar="OUT", help="what ucjax protect wrote")
+    parser.add_argument(
+        "--to",
+        required=True,
+        choices=TARGETS,
+        help="Hugging Face (Parquet), TensorFlow Datasets (ArrayRecord), tar shards, class folders",
+    )
+    parser.add_argument("destination", type=Path, metavar="DEST", help="a new folder")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exports; prints where to, how much, and the line of Python that opens it."""
+    from ucjax.exports.export import export
+
+    progress = _Count if sys.stderr.isatty() else None
+    done = export(arguments.folder, arguments.to, arguments.destination, progress)
+    classes = f" in {done.classes} classes" if done.classes else ""
+    print(f"{done.folder}: {done.images} images{classes}, {done.size:,} bytes")
+    print(f"open it with {done.reading}")
+    return 0
+
+
+class _Count:
+    """A counter in one line of the terminal, for which JAX need not be imported."""
+
+    def __init__(self, label: str, total: int):
+        self._label, self._total = label, total
+
+    def update(self, done: int) -> None:
+        if done % 100 == 0:
+            print(f"\r{self._label} {done}/{self._total}", end="", file=sys.stderr, flush=True)
+
+    def close(self, done: int) -> None:
+        print(f"\r{self._label} {done}/{self._total}", file=sys.stderr, flush=True)

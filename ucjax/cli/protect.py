@@ -1,0 +1,104 @@
+"""`ucjax protect PHOTOS OUT`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ucjax.cli.command import add_config
+
+if TYPE_CHECKING:
+    from ucjax.owner import Protection
+
+# Passes of the noise training over the photos are raised for small folders, so that the noise
+# sees this many images: a few hundred photos would end after a few dozen steps.
+_LEAST_IMAGES_SEEN = 15_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of the originals")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder of the copies; may be new")
+    parser.add_argument(
+        "--protector", type=Path, metavar="FOLDER", help="use this one instead of training"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("png", "webp", "jpeg"),
+        default="png",
+        help="png and webp are lossless; jpeg breaks the budget, by as much as is then printed",
+    )
+    parser.add_argument("--eps", type=int, metavar="N", help="budget in 1/255 (default 16)")
+    parser.add_argument("--clusters", type=int, metavar="P", help="default 10, or fewer photos")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images a training step")
+    parser.add_argument("--seed", type=int, metavar="N", help="default 0")
+    parser.add_argument("--threads", type=int, metavar="N", help="default one a processor")
+    parser.add_argument(
+        "--strip-gps", action="store_true", help="leave out where a photo was taken"
+    )
+    parser.add_argument(
+        "--opt-out", action="store_true", help="add the IPTC reservation against AI training (XMP)"
+    )
+    add_config(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Protects the folder; returns 1 if some pictures could not be protected."""
+    from ucjax.errors import UserError
+
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UserError(f"--threads is {arguments.threads}: at least 1")
+    config = _config(arguments)
+    from ucjax import owner, parallel
+    from ucjax.picture import Encoding
+
+    parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
+    done = owner.protect_folder(
+        arguments.photos,
+        arguments.out,
+        config,
+        published=arguments.protector,
+        encoding=Encoding(arguments.format, arguments.opt_out),
+        strip_gps=arguments.strip_gps,
+        threads=arguments.threads,
+    )
+    failures = (*done.unlisted, *done.written.failures)
+    for name, reason in failures:
+        print(f"not protected: {name}: {reason}")
+    print(_summary(done, arguments))
+    return 1 if failures else 0
+
+
+def _config(arguments: argparse.Namespace) -> ConfigDict:
+    from ucjax.cli import settings
+    from ucjax.data.folder import walk
+
+    count = len(walk(arguments.photos)) if arguments.photos.is_dir() else 0
+    chosen = {
+        "noise__epsilon_255": arguments.eps,
+        "clusters__k": arguments.clusters,
+        "noise__batch_size": arguments.batch_size,
+        "seed": arguments.seed,
+    }
+    if arguments.config is None:
+        chosen["clusters__k"] = arguments.clusters or max(2, min(10, count))
+        chosen["noise__epochs"] = max(6, -(-_LEAST_IMAGES_SEEN // max(count, 1)))
+    given = {key: value for key, value in chosen.items() if value is not None}
+    return settings.load(arguments.config, arguments.overrides, **given)
+
+
+def _summary(done: Protection, arguments: argparse.Namespace) -> str:
+    written, budget = done.written, done.protector.epsilon_255
+    lossy = ", which JPEG does not keep" if arguments.format == "jpeg" else ""
+    growth = written.output_bytes / written.source_bytes
+    return f"""\
+files                    {written.count} protected, {len(written.failures)} not
+largest change on disk   {written.max_delta_255} of 255 (budget {budget}{lossy})
+PSNR                     {written.psnr_median:.1f} dB median, {written.psnr_min:.1f} least
+SSIM                     {written.ssim_median:.3f} median, {written.ssim_min:.3f} least
+size                     {written.output_bytes / 2**20:.1f} MiB, {growth:.2f} times the originals
+speed                    {written.count / done.seconds:.1f} files/s, checks included
+publish                  {written.folder / "images"}
+keep private             {written.folder / "manifest.jsonl"}, {done.place}
+check                    ucjax verify {written.folder} --against {arguments.photos}"""

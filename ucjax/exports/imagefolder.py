@@ -1,0 +1,66 @@
+"""A plain tree whose first folders are the classes, as torchvision's ImageFolder and others read.
+
+Where the published tree is such a one, or nothing has a label, it is copied as it is; else a
+picture goes to `<class name>/<its path>`. ImageFolder numbers the classes by the order of their
+folders' names, and so may give other numbers than the manifest; it passes over unlabelled files,
+which lie in no folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ucjax.errors import UserError
+from ucjax.exports.published import Contents, Picture, Published
+
+
+def write(images: Published, contents: Contents, folder: Path) -> None:
+    """Writes every file once.
+
+    Raises:
+      UserError: the tree cannot say what is labelled how.
+    """
+    folders = None if _is_by_class(images) else _class_folders(images)
+    for picture, data in contents:
+        path = folder / (picture.output if folders is None else _inside(picture, folders))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def reading(images: Published, folder: Path) -> str:
+    """Returns the line that opens an export."""
+    if images.class_names:
+        return f"torchvision.datasets.ImageFolder({str(folder)!r})"
+    return f"datasets.load_dataset('imagefolder', data_dir={str(folder)!r}, drop_labels=True)"
+
+
+def _is_by_class(images: Published) -> bool:
+    """Whether the first folders and the labels determine each other."""
+    if not images.class_names:
+        return True
+    pairs = {(_top(picture.output), picture.label) for picture in images.pictures} | {("", -1)}
+    return len(pairs) == len({top for top, _ in pairs}) == len({label for _, label in pairs})
+
+
+def _top(output: str) -> str:
+    """Returns the first folder of a path, "" if it has none."""
+    top, separator, _ = output.partition("/")
+    return top if separator else ""
+
+
+def _class_folders(images: Published) -> list[str]:
+    folders = [name.replace("/", "_") for name in images.class_names]
+    # ".", ".." and "" are no names, and readers pass over hidden folders.
+    folders = [f"_{name}" if name[:1] in ("", ".") else name for name in folders]
+    if len({folder.casefold() for folder in folders}) < len(folders):
+        raise UserError("several class names would give one folder: choose another --to")
+    return folders
+
+
+def _inside(picture: Picture, folders: list[str]) -> str:
+    if picture.label < 0:
+        raise UserError(
+            f"{picture.name} has no label among labelled images, which a tree of class folders "
+            "cannot say: choose another --to"
+        )
+    return f"{folders[picture.label]}/{picture.output}"

@@ -1,0 +1,144 @@
+"""The published files of a finished folder, checked against the manifest while they are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from ucjax import protected
+from ucjax.data.images import Progress
+from ucjax.errors import UserError
+
+# Of the pictures in one file of an export: what the Hugging Face Hub splits at.
+SHARD_BYTES = 500_000_000
+
+
+class Picture(NamedTuple):
+    """One published file."""
+
+    output: str  # relative to `images/`, posix; need not be valid Unicode
+    sha256: str
+    label: int  # -1 where unknown
+    size: int  # bytes
+
+    @property
+    def name(self) -> str:
+        """The output as valid Unicode."""
+        return _printable(self.output)
+
+    @property
+    def suffix(self) -> str:
+        """The extension in lower case, such as ".png"."""
+        return PurePosixPath(self.output).suffix.lower()
+
+
+Contents = Iterator[tuple[Picture, bytes]]
+
+
+@dataclass(frozen=True)
+class Published:
+    """All pictures in the manifest's order."""
+
+    folder: Path  # `images/`
+    pictures: tuple[Picture, ...]
+    class_names: tuple[str, ...]  # empty: no picture has a label
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pictures."""
+        return sum(picture.size for picture in self.pictures)
+
+    def contents(self, bar: Progress | None = None) -> Contents:
+        """Yields every picture with its bytes, one at a time.
+
+        Raises:
+          UserError: a file cannot be read, or is not the one that was written.
+        """
+        for done, picture in enumerate(self.pictures, start=1):
+            yield picture, self._read(picture)
+            if bar:
+                bar.update(done)
+        if bar:
+            bar.close(len(self.pictures))
+
+    def shards(self) -> list[int]:
+        """Returns how many pictures each file of an export gets, at most `SHARD_BYTES` or one."""
+        counts, filled = [0], 0
+        for picture in self.pictures:
+            if counts[-1] and filled + picture.size > SHARD_BYTES:
+                counts.append(0)
+                filled = 0
+            counts[-1] += 1
+            filled += picture.size
+        return counts
+
+    def _read(self, picture: Picture) -> bytes:
+        path = self.folder / picture.output
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if (found := hashlib.sha256(data).hexdigest()) != picture.sha256:
+            raise UserError(
+                f"{_printable(str(path))} has changed since it was written (SHA-256 {found[:12]}…, "
+                f"{picture.sha256[:12]}… in the manifest): restore it, or delete the folder and "
+                "protect again"
+            )
+        return data
+
+
+def load(folder: Path) -> Published:
+    """Lists a finished folder, all of whose files must be there.
+
+    Raises:
+      UserError: the folder is missing or not finished, a file is missing, or the manifest is
+        damaged.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: give the one that ucjax protect wrote")
+    summary = protected.load(folder)
+    records = protected.read_manifest(folder)
+    if len(records) != summary.count:
+        raise _damaged(folder, f"{len(records)} of {summary.count} images")
+    class_names = tuple(_printable(name) for name in summary.class_names)
+    images = folder / protected.IMAGES
+    pictures = tuple(_picture(record, images, len(class_names)) for record in records)
+    labelled = any(picture.label >= 0 for picture in pictures)
+    return Published(images, pictures, class_names if labelled else ())
+
+
+def _picture(record: protected.Record, images: Path, classes: int) -> Picture:
+    try:
+        output, digest, label = record["output"], record["output_sha256"], record["label"]
+        inside = PurePosixPath(output)
+    except (KeyError, TypeError) as error:
+        raise _damaged(images.parent, f"an image without {error}") from error
+    if inside.is_absolute() or ".." in inside.parts:
+        raise _damaged(images.parent, f"a file {output!r} outside of it")
+    if not -1 <= label < classes:
+        raise _damaged(images.parent, f"label {label}, but there are {classes} classes")
+    path = images / output
+    try:
+        return Picture(output, digest, label, path.stat().st_size)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot read {_printable(str(path))}: {error.strerror}; restore it, or delete the folder "
+        "and protect again"
+    )
+
+
+def _damaged(folder: Path, what: str) -> UserError:
+    path = folder / protected.MANIFEST
+    return UserError(f"{path} is damaged ({what}): delete {folder} and protect again")
+
+
+def _printable(text: str) -> str:
+    # File names need not be valid Unicode; every format but a file system insists on it.
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,1 @@
+"""What a run costs: its real steps, counted by the compiler and timed, before it starts."""

@@ -1,0 +1,150 @@
+"""What a step costs: FLOPs and memory by the compiler, seconds by running it a few times."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ucjax import lloyd
+from ucjax.planning.steps import Step
+
+_REPETITIONS, _ENOUGH_SECONDS = 8, 2.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one step.
+
+    Attributes:
+      flops: on each device, in the compiled program.
+      memory_bytes: on each device: arguments, results and what lies between them.
+      seconds: None if it was not run.
+    """
+
+    flops: float
+    memory_bytes: int
+    seconds: float | None = None
+
+
+def compiled(step: Step, *, run: bool) -> Cost:
+    """Compiles a step for the devices of its arguments and asks the compiler; runs it if asked to.
+
+    It is not run where its memory is more than there is.
+    """
+    traced = step.program.trace(*step.arguments)
+    program = traced.lower().compile()
+    memory = program.memory_analysis()
+    needed = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes  # donated arguments, counted as results too
+    )
+    analysis = program.cost_analysis() or {}
+    flops = analysis.get("flops", 0.0) + _in_loops(traced.jaxpr.jaxpr)
+    seconds = _time(program, step) if run and needed < available_bytes() else None
+    return Cost(flops, needed, seconds)
+
+
+def lowered_flops(step: Step) -> float:
+    """Returns XLA's count for the program as it was traced, before XLA optimises it."""
+    traced = step.program.trace(*step.arguments)
+    return _count(traced.lower()) + _in_loops(traced.jaxpr.jaxpr)
+
+
+def available_bytes() -> int:
+    """Returns the free memory of the first device, or of the host if that is it."""
+    statistics_ = jax.local_devices()[0].memory_stats()
+    if statistics_ and "bytes_limit" in statistics_:
+        return statistics_["bytes_limit"] - statistics_.get("bytes_in_use", 0)
+    meminfo = Path("/proc/meminfo")  # counts what caches would give back, unlike sysconf
+    if meminfo.exists() and (match := re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())):
+        return int(match[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def kmeans_seconds(count: int, dimensions: int, settings: ConfigDict, mesh: Mesh) -> float:
+    """Returns what k-means takes at most, by timing seeds and iterations on random features."""
+    rng, k, timed = np.random.default_rng(0), settings.k, 3
+    rows = rng.standard_normal((count, dimensions), np.float32)
+    placed = lloyd.place(rows, rows.mean(0), mesh)
+    limits = {"tolerance": np.float32(-1), "max_iterations": np.int32(timed)}
+    seconds = []
+    for restart in range(2):  # the first one compiles
+        start = time.perf_counter()
+        seeds = jax.block_until_ready(lloyd.seeds(placed, np.uint32(0), np.uint32(restart), k=k))
+        seeded = time.perf_counter()
+        jax.block_until_ready(lloyd.iterate(placed, seeds, **limits, mesh=mesh))
+        seconds = [seeded - start, (time.perf_counter() - seeded) / timed]
+    return settings.n_init * (seconds[0] + settings.max_iterations * seconds[1])
+
+
+def _time(program: Any, step: Step) -> float:
+    """Returns the median of a few runs on made-up arguments."""
+    rng = np.random.default_rng(0)
+    first, *rest = jax.tree.map(lambda x: _example(x, rng), step.arguments)
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < _REPETITIONS and sum(seconds) < _ENOUGH_SECONDS):
+        start = time.perf_counter()
+        result = jax.block_until_ready(program(first, *rest))
+        seconds.append(time.perf_counter() - start)
+        first = result[0] if step.carries else first
+    return statistics.median(seconds)
+
+
+def _example(leaf: jax.ShapeDtypeStruct, rng: np.random.Generator) -> jax.Array:
+    """Makes an argument: values do not matter to the cost, if they stay of order one.
+
+    Weights with mean 1 / fan-in hand on the order of their inputs.
+    """
+    value: np.ndarray
+    if leaf.dtype == np.uint8:
+        value = rng.integers(0, 256, leaf.shape, np.uint8)
+    elif np.issubdtype(leaf.dtype, np.floating):
+        fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 1
+        value = (rng.random(leaf.shape, np.float32) + 0.5) / fan_in
+    else:
+        value = np.zeros(leaf.shape, leaf.dtype)
+    value = np.asarray(value, leaf.dtype)
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda part: value[part])
+
+
+def _in_loops(jaxpr: Any) -> float:
+    """Returns what XLA leaves out: it counts the body of a loop once, however long the loop."""
+    return sum(_of_loop(equation) for equation in jaxpr.eqns)
+
+
+def _of_loop(equation: Any) -> float:
+    inner = sum(_in_loops(jaxpr) for jaxpr in _inside(equation.params))
+    length = equation.params["length"] if equation.primitive.name == "scan" else 1
+    if length == 1:
+        return inner
+    body = equation.params["jaxpr"]
+    traced = jax.jit(jaxpr_as_fun(body)).trace(*body.in_avals)
+    # Inside `shard_map` there is a mesh without devices, hence no platform to find by itself.
+    once = _count(traced.lower(lowering_platforms=(jax.default_backend(),)))
+    return length * inner + (length - 1) * once
+
+
+def _inside(params: dict[str, Any]) -> Iterator[Any]:
+    for value in params.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            part = getattr(part, "jaxpr", part)
+            if hasattr(part, "eqns"):
+                yield part
+
+
+def _count(lowered: Any) -> float:
+    return (lowered.cost_analysis() or {}).get("flops", 0.0)
