@@ -18,10 +18,11 @@ LAYERS = [
     "data.*",
     "surrogates.* generator victims.models.*",
     "kmeans lloyd objective perturbation noise protector",
-    "fidelity picture placement protected writer protection verification exports.* baselines.* defences",
+    "fidelity picture placement protected writer protection verification exports.* baselines.* "
+    "defences",
     "victims.*",
     "report.*",
-    "config workdir job stages arms pipeline owner plan planning.* doctor",
+    "config workdir job stages arms pipeline owner holdout evaluation plan planning.* doctor",
     "main __main__ cli.*",
 ]
 WITHOUT_JAX = [

@@ -53,6 +53,14 @@ def flags(archive, folder):
     return [*places, *(f"--{name.replace('_', '-')}={value}" for name, value in recipe)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fast_compilation():
+    """Compiling takes most of this file's time; what it compiles runs for milliseconds."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The whole program, once: the zip, the workdir, the exported folder, what `prepare` made."""
@@ -197,11 +205,11 @@ def test_what_is_shipped_equals_what_was_trained(trained, trainer):
     """transformers' own `get_image_features` on the checkpoint is the oracle."""
     images = trainer.pictures.val.center_crops(64) / np.float32(255)
     surrogate = surrogates.load("packaged_clip", path=str(trained.shipped), image_size=64)
-    got = surrogate.embed(surrogate.params, images)
+    got = jax.jit(surrogate.embed)(surrogate.params, images)
     params = parallel.to_host(train.restore(trainer)[0].params)
     whole = FlaxCLIPModel(trainer.module.config, _do_init=False)
     pixels = np.asarray(normalise(images, PREPROCESSING)).transpose(0, 3, 1, 2)
-    expected = whole.get_image_features(pixels, params=params)
+    expected = jax.jit(lambda params: whole.get_image_features(pixels, params=params))(params)
     np.testing.assert_allclose(got, expected, rtol=0.01, atol=5e-3 * np.abs(expected).max())
     assert surrogate.preprocessing == PREPROCESSING
     assert {x.dtype for x in jax.tree.leaves(surrogate.params)} == {np.dtype(np.float32)}
@@ -211,11 +219,12 @@ def test_what_is_shipped_equals_what_was_trained(trained, trainer):
 def test_transformers_opens_the_shipped_folder(trained, trainer):
     images = trainer.pictures.val.center_crops(64) / np.float32(255)
     surrogate = surrogates.load("packaged_clip", path=str(trained.shipped), image_size=64)
-    model = FlaxCLIPVisionModel.from_pretrained(trained.shipped)
+    model, params = FlaxCLIPVisionModel.from_pretrained(trained.shipped, _do_init=False)
     pixels = np.asarray(normalise(images, surrogate.preprocessing)).transpose(0, 3, 1, 2)
-    pooled = np.asarray(model(pixels).pooler_output)
-    expected = pooled @ surrogate.params["visual_projection"]["kernel"]
-    np.testing.assert_allclose(surrogate.embed(surrogate.params, images), expected, atol=1e-4)
+    pooled = jax.jit(lambda params: model(pixels, params=params).pooler_output)(params)
+    expected = np.asarray(pooled) @ surrogate.params["visual_projection"]["kernel"]
+    got = jax.jit(surrogate.embed)(surrogate.params, images)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
 def test_only_the_image_tower_is_shipped_in_half_precision(trained):

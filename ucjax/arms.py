@@ -26,7 +26,7 @@ from ucjax.protector import Protector
 from ucjax.stages import embed, load_splits
 from ucjax.surrogates import Surrogate
 from ucjax.victims import train as victims
-from ucjax.victims.train import EpochRecord, VictimResult
+from ucjax.victims.train import VictimResult
 
 
 def write(
@@ -162,12 +162,5 @@ def train_victims(
                     checkpoint.write_json(path, asdict(result))
                     unfinished.unlink(missing_ok=True)
                 parallel.barrier("victim")
-            results[arm][seed] = read_result(path)
+            results[arm][seed] = victims.read_result(path)
     return results
-
-
-def read_result(path: Path) -> VictimResult:
-    """Reads the JSON of a finished victim."""
-    saved = checkpoint.read_json(path)
-    curve = tuple(EpochRecord(*row) for row in saved["curve"])
-    return VictimResult(saved["last"], saved["peak"], curve)

@@ -146,8 +146,12 @@ def _machine(problems: list[str]) -> Facts:
 def _devices(problems: list[str]) -> Facts:
     try:
         devices = jax.local_devices()
-    except RuntimeError as error:
-        problems.append(f"JAX finds no device ({_line(error)}): set or unset JAX_PLATFORMS")
+    except (RuntimeError, AssertionError) as error:  # the latter where no plug-in is installed
+        chosen = os.environ.get("JAX_PLATFORMS", "")
+        problems.append(
+            f"JAX finds no device ({_line(error) or f'JAX_PLATFORMS is {chosen!r}'}): unset "
+            "JAX_PLATFORMS, or install the extra for it, such as pip install 'ucjax[cuda]'"
+        )
         return {}
     if devices[0].platform == "cpu" and "cpu" not in os.environ.get("JAX_PLATFORMS", ""):
         for pattern, kind, extra in (

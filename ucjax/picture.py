@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -93,12 +92,8 @@ def read(data: bytes, *, strip_gps: bool = False) -> Picture:
       UnreadableError: it is no picture, damaged, animated, or too large to be decoded safely.
     """
     try:
-        with warnings.catch_warnings():
-            # Up to Pillow's hard limit, twice the number of pixels that it warns of.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            with Image.open(io.BytesIO(data)) as image:
-                return _read(image, strip_gps)
+        with Image.open(io.BytesIO(data)) as image:
+            return _read(image, strip_gps)
     except UnreadableError:
         raise
     except UnidentifiedImageError as error:
@@ -106,6 +101,7 @@ def read(data: bytes, *, strip_gps: bool = False) -> Picture:
             raise UnreadableError("HEIC: pip install 'ucjax[heic]'") from error
         raise UnreadableError("not a picture, or of a kind that Pillow cannot read") from error
     except Image.DecompressionBombError as error:
+        # Pillow warns of half as many, and refuses these.
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UnreadableError(f"more than {limit} million pixels: split it") from error
     except Exception as error:  # decoders raise nearly anything on damaged files

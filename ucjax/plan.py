@@ -94,13 +94,8 @@ def make(
     spec = config.surrogate
     surrogate = stand_ins.load(spec.name, path=spec.path, image_size=config.data.crop)
     stages = [x for x in schedule(config, images, mesh) if measured or not x.measures]
-    needed = {stage.cost for stage in stages}
-    costs = {}
-    for name, step in steps.build(this, surrogate, images).items():
-        if name not in needed:
-            continue
-        say(f"compiling{' and timing' if run else ''}: {name}")
-        costs[name] = cost.compiled(step, run=run)
+    built = steps.build(this, surrogate, images)
+    costs = _costs(built, {stage.cost for stage in stages}, run=run, say=say)
     lowered = _lowered_flops(config, surrogate, images)
     sample = None
     if run and listed is not None:
@@ -126,6 +121,17 @@ def make(
         target_rows=target_rows,
         problems=_problems(costs, target, target_rows),
     )
+
+
+def _costs(
+    built: dict[str, steps.Step], needed: set[str], *, run: bool, say: Callable[[str], None]
+) -> dict[str, Cost]:
+    costs = {}
+    for name, step in built.items():
+        if name in needed:
+            say(f"compiling{' and timing' if run else ''}: {name}")
+            costs[name] = cost.compiled(step, run=run)
+    return costs
 
 
 def _lowered_flops(config: ConfigDict, surrogate: Surrogate, images: Images) -> dict[str, float]:

@@ -203,6 +203,7 @@ def protect_files(
             "format": encoding.format,
             "opt_out": encoding.opt_out,
             "strip_gps": strip_gps,
+            "surrogate": protector.surrogate_name,
             "protector_sha256": protector_sha256,
         },
         encoding=encoding,
@@ -225,6 +226,8 @@ def _center_crop(clean: Picture, short_side: int, crop: int) -> np.ndarray:
 
 def _read_file(path: Path, strip_gps: bool) -> Source:
     try:
+        if not path.is_file() and path.exists():
+            raise UnreadableError("not a file")  # to read a pipe would wait for ever
         data = path.read_bytes()
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error

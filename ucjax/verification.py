@@ -10,7 +10,6 @@ import io
 import json
 import math
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
-from ucjax.data.decode import split
+from ucjax.data.decode import split, without_warnings
 from ucjax.data.folder import walk
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
@@ -81,7 +80,7 @@ def verify(
         records = [_parse(line) for line in lines]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Verification(0, (f"manifest.jsonl cannot be read: {_reason(error)}",), 0)
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+    with without_warnings(), ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         results = list(pool.map(lambda r: _check(folder, r, clean, budget), records))
     failures = [*_check_listing(folder, records, clean, failed)]
     failures += [line for lines_of_file, _ in results for line in lines_of_file]
@@ -255,20 +254,18 @@ class _File(NamedTuple):
 
 
 def _open(data: bytes) -> _File:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data)) as image:
-            color, alpha = split(image)
-            exif, icc = image.getexif(), image.info.get("icc_profile")
-            note = ExifTags.IFD.MakerNote in exif.get_ifd(ExifTags.IFD.Exif)
-            return _File(
-                pixels=np.asarray(color),
-                alpha=None if alpha is None else np.asarray(alpha),
-                icc=icc if icc and icc[16:20] == b"RGB " else None,
-                oriented=exif.get(ExifTags.Base.Orientation, 1) != 1,
-                thumbnail=note or bool(exif.get_ifd(ExifTags.IFD.IFD1)),
-                gps=bool(exif.get_ifd(ExifTags.IFD.GPSInfo)),
-            )
+    with Image.open(io.BytesIO(data)) as image:
+        color, alpha = split(image)
+        exif, icc = image.getexif(), image.info.get("icc_profile")
+        note = ExifTags.IFD.MakerNote in exif.get_ifd(ExifTags.IFD.Exif)
+        return _File(
+            pixels=np.asarray(color),
+            alpha=None if alpha is None else np.asarray(alpha),
+            icc=icc if icc and icc[16:20] == b"RGB " else None,
+            oriented=exif.get(ExifTags.Base.Orientation, 1) != 1,
+            thumbnail=note or bool(exif.get_ifd(ExifTags.IFD.IFD1)),
+            gps=bool(exif.get_ifd(ExifTags.IFD.GPSInfo)),
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -23,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ucjax import picture
+from ucjax.data.decode import without_warnings
 from ucjax.data.images import Progress
 from ucjax.errors import UserError
 from ucjax.fidelity import Fidelity, compare
@@ -100,7 +102,8 @@ def run(
         earlier |= _read_journal(unfinished / _JOURNAL)
         bar = progress(label, len(task.names)) if progress else None
         threads = threads or os.cpu_count() or 1
-        written, failures = _write_images(task, earlier, settled, threads, bar)
+        with without_warnings():
+            written, failures = _write_images(task, earlier, settled, threads, bar)
         # Pictures that left the source meanwhile have their protected copies still.
         kept = {name: record for name, record in earlier.items() if name not in {*task.names}}
         _finish(task, [*kept.values(), *written], failures)
@@ -283,7 +286,11 @@ def _write(path: Path, data: bytes, temporary: Path) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; then run again") from error
+        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
+            raise UnreadableError(f"cannot write {path.name}: {error.strerror}") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; see to it, then run again to go on"
+        ) from error
 
 
 def sha256(data: bytes | memoryview) -> str:

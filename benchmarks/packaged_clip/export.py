@@ -44,9 +44,9 @@ weights under the same terms. The code that made them is ucjax's own, under Apac
 
 ## Recipe
 
-Every step shows the text tower one caption of each class, drawn from its synonyms in
-eight templates, and every image must pick its own among all. The text tower, with a vocabulary
-of its own, is not shipped. Views: random resized crops, flips, mild colour; no labels in them.
+Every step shows the text tower one caption of each class, a synonym drawn from its own in one of
+eight templates, and every image must pick its class's among all. The text tower, with a vocabulary
+of its own, is not shipped. Views: random resized crops, flips, mild colour.
 
 {recipe}
 
@@ -66,7 +66,7 @@ class Measured(NamedTuple):
     val_images: int
     classes: int
     epochs: float  # passes made, which a training exported early has not finished
-    hours: float  # of training, without tests and starts
+    hours: float  # of training, with its starts and tests, to the last checkpoint
     hardware: str
     zero_shot_top1: float  # in [0, 1]
 

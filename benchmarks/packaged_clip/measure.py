@@ -77,21 +77,25 @@ def rates(surrogate: Surrogate, batch_size: int, seconds: float, mesh: Mesh) -> 
     size = surrogate.image_size
     images = np.random.default_rng(0).random((batch_size, size, size, 3), np.float32)
     params, images = parallel.replicate(surrogate.params, mesh), parallel.shard(images, mesh)
-    specs = {"in_specs": (parallel.REPLICATED, parallel.SHARDED), "out_specs": parallel.SHARDED}
-    forward, backward = (
-        _rate(parallel.pmap(function, mesh=mesh, **specs), params, images, seconds)
-        for function in (surrogate.embed, gradient)
-    )
-    return forward, backward
+
+    def rate(function: Callable[..., jax.Array]) -> float:
+        mapped = parallel.pmap(
+            function, mesh=mesh, in_specs=(parallel.REPLICATED, parallel.SHARDED),
+            out_specs=parallel.SHARDED,
+        )  # fmt: skip
+        return _rate(lambda: mapped(params, images), seconds) * batch_size
+
+    return rate(surrogate.embed), rate(gradient)
 
 
-def _rate(function: Callable[..., Any], params: Any, images: Any, seconds: float) -> float:
-    jax.block_until_ready(function(params, images))
+def _rate(call: Callable[[], jax.Array], seconds: float) -> float:
+    """Calls a second, over at least so many seconds, after a first one that compiles."""
+    jax.block_until_ready(call())
     start, count = time.monotonic(), 0
     while (elapsed := time.monotonic() - start) < seconds or not count:
-        jax.block_until_ready(function(params, images))
+        jax.block_until_ready(call())
         count += 1
-    return count * len(images) / elapsed
+    return count / elapsed
 
 
 def measure(surrogate: Surrogate, photos: ImageSet, args: argparse.Namespace) -> dict[str, Any]:

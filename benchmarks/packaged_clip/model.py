@@ -53,7 +53,7 @@ class Recipe:
     heads: int = 4
     dimensions: int = 256
     text_width: int = 128
-    text_layers: int = 2
+    text_layers: int = 1
     epochs: int = 24
     batch_size: int = 128
     learning_rate: float = 1e-3
@@ -93,7 +93,7 @@ def make(recipe: Recipe, prompts: Prompts) -> FlaxCLIPModule:
 
 
 def init(module: FlaxCLIPModule, seed: int) -> Any:
-    """Draws parameters (host arrays) at the scales of OpenAI's code.
+    """Draws parameters (host arrays), the image tower's at the scales of OpenAI's code.
 
     transformers' Flax modules start nearly all matrices at a standard deviation of 0.01, whatever
     their width: far below the usual, which costs a short training its first epochs.
@@ -115,20 +115,24 @@ def _scale(name: tuple[str, ...], width: int, layers: int) -> tuple[float, float
     """Mean and standard deviation of a parameter at the start."""
     if name[-1] in ("bias", "scale", "logit_scale"):
         return float(name[-1] == "scale"), 0.0
-    if name[-1] != "kernel":  # embeddings
-        return 0.0, width**-0.5 if name[0] == "vision_model" else 0.02
-    residual = (2 * layers) ** -0.5  # so that the sum of all layers' outputs keeps its size
-    return 0.0, {
+    text = name[0] == "text_model"
+    # Captions begin as nearly the sum of their words: attention even, positions faint. Else
+    # templates would move a class's words about, and with them, at random, its feature.
+    scales = {
+        "class_embedding": width**-0.5,
         "patch_embedding": 0.02,
-        "q_proj": width**-0.5,
-        "k_proj": width**-0.5,
+        "token_embedding": 0.02,
+        "position_embedding": 0.002 if text else width**-0.5,
+        "q_proj": width**-0.5 * (0.2 if text else 1.0),
+        "k_proj": width**-0.5 * (0.2 if text else 1.0),
         "v_proj": width**-0.5,
-        "out_proj": width**-0.5 * residual,
+        "out_proj": width**-0.5 * (1.0 if text else (2 * layers) ** -0.5),
         "fc1": (2 * width) ** -0.5,
-        "fc2": width**-0.5 * residual,
+        "fc2": width**-0.5 * (2 * layers) ** -0.5,
         "visual_projection": width**-0.5,
         "text_projection": width**-0.5,
-    }[name[-2]]
+    }
+    return 0.0, scales[name[-1] if name[-1] in scales else name[-2]]
 
 
 def embed_images(module: FlaxCLIPModule, params: Any, images: jax.Array) -> jax.Array:
@@ -137,20 +141,33 @@ def embed_images(module: FlaxCLIPModule, params: Any, images: jax.Array) -> jax.
     def tower(module: FlaxCLIPModule, pixels: jax.Array) -> jax.Array:
         return module.visual_projection(module.vision_model(pixels).pooler_output)
 
-    return _unit(module.apply({"params": params}, normalise(images, PREPROCESSING), method=tower))
+    pixels = normalise(images, PREPROCESSING)
+    features: Any = module.apply({"params": params}, pixels, method=tower)
+    return unit(features.astype(jnp.float32))
 
 
 def embed_captions(module: FlaxCLIPModule, params: Any, ids: jax.Array) -> jax.Array:
-    """Maps tokens `[n, length]` to unit vectors `[n, d]`, float32."""
+    """Maps tokens `[n, length]` to features `[n, d]`, float32, to go through `apart`."""
 
     def tower(module: FlaxCLIPModule, ids: jax.Array) -> jax.Array:
         positions = jnp.broadcast_to(jnp.arange(ids.shape[1])[None], ids.shape)
         pooled = module.text_model(ids, (ids > 0).astype(jnp.int32), positions).pooler_output
         return module.text_projection(pooled)
 
-    return _unit(module.apply({"params": params}, ids, method=tower))
+    features: Any = module.apply({"params": params}, ids, method=tower)
+    return features.astype(jnp.float32)
 
 
-def _unit(x: jax.Array) -> jax.Array:
-    x = x.astype(jnp.float32)
+def apart(features: jax.Array) -> jax.Array:
+    """Maps one feature of every class, `[classes, d]`, to unit vectors without their mean.
+
+    Captions share most of their words, and what they share, a direction common to all, tells no
+    class from another. Left in, it is the easiest thing to learn: in a trial the classes' mean
+    cosine rose from 0.89 to 0.99 within a hundred steps.
+    """
+    return unit(features - features.mean(axis=0, keepdims=True))
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Divides vectors `[n, d]` by their lengths."""
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -21,7 +21,7 @@ TEMPLATES = (
 
 
 class Prompts(NamedTuple):
-    """The captions of all classes, class after class.
+    """The captions of all classes: class after class, synonym after synonym, in `TEMPLATES`' order.
 
     Token 0 pads, 1 to `end - 1` are words, and `end`, the largest, closes a caption.
     """

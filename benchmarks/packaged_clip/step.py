@@ -16,7 +16,7 @@ from transformers.models.clip.modeling_flax_clip import FlaxCLIPModule
 
 from benchmarks.packaged_clip import model
 from benchmarks.packaged_clip.model import Recipe
-from benchmarks.packaged_clip.prompts import Prompts
+from benchmarks.packaged_clip.prompts import TEMPLATES, Prompts
 from benchmarks.packaged_clip.views import random_views
 from ucjax import parallel
 from ucjax.data import augment
@@ -96,7 +96,7 @@ def _step(
 
     def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
         seen = model.embed_images(module, params, views)
-        read = model.embed_captions(module, params, captions)
+        read = model.apart(model.embed_captions(module, params, captions))
         scale = jnp.minimum(jnp.exp(params["logit_scale"]), model.LARGEST_LOGIT_SCALE)
         logits = scale * seen @ read.T
         goal = optax.smooth_labels(jax.nn.one_hot(labels, len(read)), recipe.label_smoothing)
@@ -111,20 +111,24 @@ def _step(
 
 
 def _one_caption_each(key: jax.Array, prompts: Prompts) -> jax.Array:
-    """Draws a caption of every class: int32 `[classes, length]`."""
-    rows = jax.random.randint(
-        key, prompts.starts[:-1].shape, prompts.starts[:-1], prompts.starts[1:]
-    )
-    return jnp.asarray(prompts.ids)[rows]
+    """Draws a synonym of every class and one template for all: int32 `[classes, length]`.
+
+    With templates of their own, classes would at first differ mostly by these.
+    """
+    synonym_key, template_key = jax.random.split(key)
+    templates = len(TEMPLATES)
+    synonyms = (prompts.starts[1:] - prompts.starts[:-1]) // templates
+    drawn = jax.random.randint(synonym_key, synonyms.shape, 0, synonyms)
+    template = jax.random.randint(template_key, (1,), 0, templates)
+    return jnp.asarray(prompts.ids)[prompts.starts[:-1] + drawn * templates + template]
 
 
 def _mean_embeddings(params: Any, *, prompts: Prompts, module: FlaxCLIPModule) -> jax.Array:
     """The mean of each class's captions, as CLIP's zero-shot classifier ensembles them."""
     counts = prompts.starts[1:] - prompts.starts[:-1]
-    owner = jnp.repeat(jnp.arange(len(counts)), counts, total_repeat_length=len(prompts.ids))
+    owner = np.repeat(np.arange(len(counts)), counts)
     read = model.embed_captions(module, params, jnp.asarray(prompts.ids))
-    sums = jax.ops.segment_sum(read, owner, len(counts))
-    return sums / jnp.linalg.norm(sums, axis=-1, keepdims=True)
+    return model.apart(jax.ops.segment_sum(read, owner, len(counts)) / counts[:, None])
 
 
 def _score(

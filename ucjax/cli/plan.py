@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     assumed = None
     if arguments.images is not None:
         assumed = schedule.assume(config, arguments.images)
-    # The run finds what is compiled here in the cache.
+    # For its compilation cache: the next plan of the same steps is there at once.
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
     made = plan.make(
         config,
@@ -81,7 +81,7 @@ def _config(arguments: argparse.Namespace) -> ConfigDict:
 
     if arguments.config is None:
         defaults = dict.fromkeys(("eps", "clusters", "batch_size", "seed"))
-        return protect._config(argparse.Namespace(**defaults, **vars(arguments)))
+        return protect.resolve(argparse.Namespace(**defaults, **vars(arguments)))
     folder = {"data__source": "folder", "data__root": str(arguments.photos)}
     return settings.load(
         arguments.config, arguments.overrides, **(folder if arguments.photos else {})

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from ucjax.cli.command import add_config
 
 if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
     from ucjax.owner import Protection
 
 # Passes of the noise training over the photos are raised for small folders, so that the noise
@@ -49,8 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.threads is not None and arguments.threads < 1:
         raise UserError(f"--threads is {arguments.threads}: at least 1")
-    config = _config(arguments)
+    config = resolve(arguments)
     from ucjax import owner, parallel
+    from ucjax.data.images import printable
     from ucjax.picture import Encoding
 
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
@@ -65,12 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     failures = (*done.unlisted, *done.written.failures)
     for name, reason in failures:
-        print(f"not protected: {name}: {reason}")
+        print(f"not protected: {printable(name)}: {reason}")
     print(_summary(done, arguments))
     return 1 if failures else 0
 
 
-def _config(arguments: argparse.Namespace) -> ConfigDict:
+def resolve(arguments: argparse.Namespace) -> ConfigDict:
+    """Returns the settings that the command's arguments ask for."""
     from ucjax.cli import settings
     from ucjax.data.folder import walk
 

@@ -21,15 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Checks the folder; returns 1 if anything is off."""
     from ucjax import verification
+    from ucjax.data.images import printable
 
     found = verification.verify_folder(arguments.out, arguments.against, threads=arguments.threads)
     if arguments.json:
         print(json.dumps(asdict(found), indent=2))
         return 1 if found.failures else 0
     for note in found.notes:
-        print(f"note: {note}")
+        print(f"note: {printable(note)}")
     for failure in found.failures:
-        print(f"wrong: {failure}")
+        print(f"wrong: {printable(failure)}")
     print(
         f"{found.files} files, {len(found.failures)} faults; no pixel changed by more than "
         f"{found.max_delta_255} of 255"

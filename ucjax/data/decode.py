@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import struct
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -30,6 +31,17 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Silences Pillow: huge and damaged files are reported by us, in one line with their name.
+
+    To be entered once around all threads that decode, since the filters are the process's.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def load(name: str, open_: Callable[[], Image.Image], short_side: int) -> np.ndarray | str:

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from ucjax.data.decode import load
+from ucjax.data.decode import load, without_warnings
 from ucjax.errors import UserError
 
 # Part of every cache key: raise it when `decode`, `resize` or the layout changes.
@@ -124,7 +123,13 @@ def file_key(path: Path) -> str:
 
 def file_item(path: Path, name: str, label: int) -> Item:
     """Returns the item of a picture file."""
-    return Item(name, partial(Image.open, path), label, file_key(path))
+    return Item(name, partial(_open, path), label, file_key(path))
+
+
+def _open(path: Path) -> Image.Image:
+    if path.exists() and not path.is_file():
+        raise OSError("not a file")  # to read a pipe would wait for ever
+    return Image.open(path)
 
 
 def build(
@@ -165,13 +170,11 @@ def build(
             if not folder.exists():
                 bar = progress(f"decoding {label}", len(items)) if progress else None
                 threads = threads or os.cpu_count() or 1
-                with _published(folder) as temporary, warnings.catch_warnings():
-                    # Huge and damaged files are reported by us, in one line and with their name.
-                    warnings.filterwarnings("ignore", module=r"PIL\.")
+                with _published(folder) as temporary, without_warnings():
                     _write(temporary, items, short_side, class_names, threads, bar)
     images, skipped = _read(folder)
     for name, reason in skipped:
-        say(f"{label}: skipped {_printable(name)}: {_printable(reason)}")
+        say(f"{label}: skipped {printable(name)}: {printable(reason)}")
     if skipped:
         say(f"{label}: {len(skipped)} of {len(items)} pictures cannot be read and are left out")
     return images
@@ -290,6 +293,7 @@ def _read(folder: Path) -> tuple[ImageSet, list[tuple[str, str]]]:
     return images, [tuple(pair) for pair in index["skipped"]]
 
 
-def _printable(text: str) -> str:
-    # File names need not be valid Unicode; a terminal insists on it.
-    return text.encode("utf-8", "backslashreplace").decode()
+def printable(text: str) -> str:
+    """Returns a name on one line, as a terminal can show it; file names may hold anything."""
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

@@ -97,7 +97,10 @@ def schedule(config: ConfigDict, images: Images, mesh: Mesh) -> tuple[Stage, ...
     ]  # fmt: skip
     if images.classes and m:
         runs = len(victim.arms) * len(victim.seeds)
-        tests = math.ceil(m / tested_at_once(m, victim.batch_size, mesh))
+        at_once = tested_at_once(m, victim.batch_size, mesh)
+        # After every epoch all images, in the end class by class.
+        tests = victim.epochs * math.ceil(m / at_once)
+        tests += images.classes * math.ceil(m / images.classes / at_once)
         shown = config.data.short_side if config.protect.geometry == "native" else config.data.crop
         if victim.short_side != shown:
             count = len(victim.arms) * n
@@ -107,6 +110,6 @@ def schedule(config: ConfigDict, images: Images, mesh: Mesh) -> tuple[Stage, ...
         trained = runs * victim.epochs * math.ceil(n / victim.batch_size)
         stages += [
             Stage(f"train {runs} victims", True, trained, "steps", "victim"),
-            Stage("test them", True, runs * victim.epochs * tests, "steps", "victim test"),
+            Stage("test them", True, runs * tests, "steps", "victim test"),
         ]
     return tuple(stage for stage in stages if stage.count)

@@ -13,25 +13,15 @@ from ucjax.victims.train import VictimResult
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One set of files and the victims trained on it.
+class Victims:
+    """The victims trained on one set of files.
 
     Attributes:
       name: "clean" | "random" | "cluster_random" | "protected".
-      max_delta_255: largest change of a pixel, in levels, measured on the decoded files.
-      mean_abs_delta_over_eps: mean change of a pixel, as a share of the budget.
-      psnr_median: dB over the files; infinite for unchanged files.
-      ssim_median: over the files.
-      moved: share of files whose nearest cluster centre is their target, in the surrogate.
       victims: results by seed.
     """
 
     name: str
-    max_delta_255: int
-    mean_abs_delta_over_eps: float
-    psnr_median: float
-    ssim_median: float
-    moved: float
     victims: dict[int, VictimResult]
 
     def last(self) -> tuple[float, float]:
@@ -41,6 +31,25 @@ class Arm:
     def peak(self) -> tuple[float, float]:
         """Mean and standard deviation over the seeds of the best epoch's accuracy."""
         return mean_std([result.peak for result in self.victims.values()])
+
+
+@dataclass(frozen=True)
+class Arm(Victims):
+    """One set of files and the victims trained on it.
+
+    Attributes:
+      max_delta_255: largest change of a pixel, in levels, measured on the decoded files.
+      mean_abs_delta_over_eps: mean change of a pixel, as a share of the budget.
+      psnr_median: dB over the files; infinite for unchanged files.
+      ssim_median: over the files.
+      moved: share of files whose nearest cluster centre is their target, in the surrogate.
+    """
+
+    max_delta_255: int
+    mean_abs_delta_over_eps: float
+    psnr_median: float
+    ssim_median: float
+    moved: float
 
 
 @dataclass(frozen=True)

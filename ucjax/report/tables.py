@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from ucjax.report.summary import Arm, Summary
+from ucjax.report.summary import Arm, Summary, Victims
 
 HEADER = (
     "files", "last epoch %", "peak %", "seeds", "moved %", "mean |δ|/eps", "max |δ|", "PSNR",
@@ -52,7 +52,7 @@ def _row(arm: Arm) -> tuple[str, ...]:
     )
 
 
-def accuracy(arm: Arm, measure: Literal["last", "peak"]) -> str:
+def accuracy(arm: Victims, measure: Literal["last", "peak"]) -> str:
     """Returns percent as mean ± std over the seeds; one seed has no spread to show."""
     mean, std = arm.last() if measure == "last" else arm.peak()
     return f"{100 * mean:.1f} ± {100 * std:.1f}" if len(arm.victims) > 1 else f"{100 * mean:.1f}"

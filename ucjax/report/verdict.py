@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from ucjax.report.summary import Arm, Summary, mean_std
+from ucjax.report.summary import Summary, Victims, mean_std
 from ucjax.report.tables import accuracy
 
 # The controls in the order in which they are named; each takes more of the protection away.
@@ -37,13 +38,15 @@ def judge(summary: Summary) -> Verdict:
     if "protected" not in trained:
         return _without_victims(summary)
     controls = [trained[name] for name in CONTROLS if name in trained]
-    return Verdict(
-        _result(trained["protected"], controls, summary),
-        *_meaning(trained["protected"], controls),
-    )
+    return compare(trained["protected"], controls, classes=len(summary.class_names))
 
 
-def beyond_spread(arm: Arm, control: Arm, measure: Measure) -> bool:
+def compare(protected: Victims, controls: Sequence[Victims], *, classes: int) -> Verdict:
+    """States the result of the victims of two or more arms, controls in the order of `CONTROLS`."""
+    return Verdict(_result(protected, controls, classes), *_meaning(protected, controls))
+
+
+def beyond_spread(arm: Victims, control: Victims, measure: Measure) -> bool:
     """Returns whether the victims of `arm` are below those of `control`, as `RULE` states."""
     ours, theirs = _values(arm, measure), _values(control, measure)
     (mean, std), (control_mean, control_std) = mean_std(ours), mean_std(theirs)
@@ -66,20 +69,20 @@ def _without_victims(summary: Summary) -> Verdict:
     )
 
 
-def _result(protected: Arm, controls: list[Arm], summary: Summary) -> str:
+def _result(protected: Victims, controls: Sequence[Victims], classes: int) -> str:
     against = [f"{accuracy(arm, 'last')} % for {CONTROLS[arm.name]}" for arm in controls]
     seeds = sorted({len(arm.victims) for arm in (protected, *controls)})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     spread = f"mean ± standard deviation over {count} seeds" if seeds[-1] > 1 else "one seed"
-    guessing = f"; guessing reaches {100 / max(len(summary.class_names), 1):.1f} %"
+    guessing = f"; guessing reaches {100 / max(classes, 1):.1f} %"
     return (
         f"Victims trained on the protected files reach {accuracy(protected, 'last')} % on clean "
         f"test images{', against ' if against else ''}{_listed(against)} (last epoch, {spread}"
-        f"{guessing if len(summary.class_names) > 1 else ''})."
+        f"{guessing if classes > 1 else ''})."
     )
 
 
-def _meaning(protected: Arm, controls: list[Arm]) -> tuple[str, bool | None]:
+def _meaning(protected: Victims, controls: Sequence[Victims]) -> tuple[str, bool | None]:
     names = [arm.name for arm in controls]
     if "clean" not in names:
         return "No victim of the clean files was trained: there is nothing to compare with.", None
@@ -119,7 +122,7 @@ def _meaning(protected: Arm, controls: list[Arm]) -> tuple[str, bool | None]:
     return text + gap, False
 
 
-def _values(arm: Arm, measure: Measure) -> list[float]:
+def _values(arm: Victims, measure: Measure) -> list[float]:
     return [getattr(result, measure) for result in arm.victims.values()]
 
 

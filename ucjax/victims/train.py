@@ -44,6 +44,7 @@ class VictimResult:
     last: float
     peak: float
     curve: tuple[EpochRecord, ...]
+    classes: tuple[float | None, ...] = ()  # after the last epoch; None: no test images
 
 
 def train(
@@ -88,7 +89,7 @@ def train(
     train_feed, test_feed = (
         Feed(images, spec.crop, mesh=mesh, budget_bytes=budget_bytes) for images in (train, test)
     )
-    first = int(state.step)
+    everything, first = np.arange(len(test)), int(state.step)
     progress = Progress(label, spec.epochs * steps * spec.batch_size, done=first * spec.batch_size)
     saved, shown = time.monotonic(), dict[str, float]()
     for epoch in range(first // steps, spec.epochs):
@@ -102,7 +103,7 @@ def train(
             _pace(results)
             progress.update((epoch * steps + len(results)) * spec.batch_size, **shown)
         loss, accuracy = _epoch_means(results, label, epoch, spec)
-        tested = _test_accuracy(programs, state, test_feed, test.labels, spec.batch_size, mesh)
+        tested = _test_accuracy(programs, state, test_feed, everything, test.labels, spec, mesh)
         curve[epoch] = loss, accuracy, tested
         shown = {"loss": loss, "test_accuracy": tested}
         metrics.write(label, epoch + 1, **EpochRecord(*curve[epoch].tolist())._asdict())
@@ -111,7 +112,26 @@ def train(
             saved = time.monotonic()
     progress.close(spec.epochs * steps * spec.batch_size, **shown)
     records = tuple(EpochRecord(*row) for row in curve.tolist())
-    return VictimResult(records[-1].test_accuracy, max(r.test_accuracy for r in records), records)
+    groups = [np.flatnonzero(test.labels == label) for label in range(len(test.class_names))]
+    classes = tuple(
+        _test_accuracy(programs, state, test_feed, rows, test.labels, spec, mesh)
+        if len(rows)
+        else None
+        for rows in groups
+    )
+    peak = max(record.test_accuracy for record in records)
+    return VictimResult(records[-1].test_accuracy, peak, records, classes)
+
+
+def read_result(path: Path) -> VictimResult:
+    """Reads the JSON of a finished victim, as `dataclasses.asdict` gave it.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    saved = files.read_json(path)
+    curve = tuple(EpochRecord(*row) for row in saved["curve"])
+    return VictimResult(saved["last"], saved["peak"], curve, tuple(saved["classes"]))
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
@@ -146,17 +166,24 @@ def _epoch_means(
 
 
 def _test_accuracy(
-    programs: Programs, state: State, feed: Feed, labels: np.ndarray, batch_size: int, mesh: Mesh
+    programs: Programs,
+    state: State,
+    feed: Feed,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    spec: VictimSpec,
+    mesh: Mesh,
 ) -> float:
-    batch_size = tested_at_once(len(labels), batch_size, mesh)
-    rows, mask = parallel.pad(np.arange(len(labels)), batch_size)
+    """Returns the share of the images `rows` that are classified as `labels` says."""
+    batch_size = tested_at_once(len(labels), spec.batch_size, mesh)
+    padded, mask = parallel.pad(rows, batch_size)
     correct: list[jax.Array] = []
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
+    for start in range(0, len(padded), batch_size):
+        batch = padded[start : start + batch_size]
         real = parallel.shard((labels[batch], mask[start : start + batch_size]), mesh)
         correct.append(programs.test(state, feed.center_crops(batch), *real))
         _pace(correct)
-    return float(sum(parallel.to_host(correct))) / len(labels)
+    return float(sum(parallel.to_host(correct))) / len(rows)
 
 
 def _restore(path: Path, state: State, epochs: int, mesh: Mesh) -> tuple[State, np.ndarray]:

@@ -1,0 +1,92 @@
+"""`ucjax evaluate PHOTOS OUT`: does it work on MY photos?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ucjax.cli.command import add_config
+
+if TYPE_CHECKING:
+    from ucjax.evaluation import Evaluation
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of the originals")
+    parser.add_argument("out", metavar="OUT", type=Path, help="what ucjax protect wrote")
+    parser.add_argument("--seeds", type=int, metavar="N", help="victims an arm (default 3)")
+    parser.add_argument("--minutes", type=float, default=0.0, metavar="M", help="train no longer")
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        default=["clean", "random", "protected"],
+        metavar="ARM",
+        help="clean random cluster_random protected (default: all but cluster_random)",
+    )
+    parser.add_argument(
+        "--defences",
+        nargs="*",
+        default=["jpeg75", "grey"],
+        metavar="DEFENCE",
+        help="jpeg75 grey (default both; none: --defences alone)",
+    )
+    parser.add_argument(
+        "--labels-by",
+        default="",
+        metavar="SURROGATE",
+        help="label photos without sub-folders by the clusters of this surrogate",
+    )
+    parser.add_argument("--labels-path", default="", metavar="PATH", help="its weights")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+    add_config(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluates; returns 1 if protection is not shown, or cannot be."""
+    from ucjax.cli import settings
+    from ucjax.errors import UserError
+
+    if arguments.seeds is not None and arguments.seeds < 1:
+        raise UserError(f"--seeds is {arguments.seeds}: at least 1, and 3 to see the spread")
+    if arguments.minutes < 0:
+        raise UserError(f"--minutes is {arguments.minutes:g}: more than 0")
+    given = {} if arguments.seeds is None else {"victim__seeds": tuple(range(arguments.seeds))}
+    config = settings.load(arguments.config, arguments.overrides, **given)
+    from ucjax import evaluation, parallel
+
+    parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
+    found = evaluation.evaluate(
+        arguments.photos,
+        arguments.out,
+        config,
+        arms=arguments.arms,
+        defences=arguments.defences,
+        labels_by=arguments.labels_by,
+        labels_path=arguments.labels_path,
+        minutes=arguments.minutes,
+    )
+    print(json.dumps(asdict(found), indent=2) if arguments.json else _text(found))
+    return 0 if found.verdict.shown else 1
+
+
+def _text(found: Evaluation) -> str:
+    from ucjax.report.summary import Victims
+    from ucjax.report.tables import accuracy
+
+    lines = [f"{'trained on':<22} {'last epoch %':>14} {'best epoch %':>14}"]
+    for name, results in found.results.items():
+        arm = Victims(name.replace("_", " "), results)
+        lines.append(f"{arm.name:<22} {accuracy(arm, 'last'):>14} {accuracy(arm, 'peak'):>14}")
+    by_class = found.class_accuracies("protected")
+    worst = sorted(by_class, key=lambda name: -by_class[name])[:3]
+    clean = found.class_accuracies("clean")
+    listed = ", ".join(
+        f"{name} ({100 * by_class[name]:.0f} %, clean {100 * clean[name]:.0f} %)" for name in worst
+    )
+    return "\n".join(
+        [*lines, found.verdict.result, found.verdict.meaning, f"least protected: {listed}"]
+    )
