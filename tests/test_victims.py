@@ -187,9 +187,12 @@ def test_accuracy_counts_every_test_image_once(mesh):
     feed = victim_train.Feed(TEST, 16, mesh=mesh)
     # Wrong for the last image alone: its copies in the padding must not count.
     labels = np.append(predicted[:-1], 2 - predicted[-1] // 2).astype(np.int32)
+    everything = np.arange(13)
     for batch_size in (4, 16):
-        accuracy = victim_train._test_accuracy(programs, state, feed, labels, batch_size, mesh)
-        assert accuracy == pytest.approx(12 / 13)
+        spec = dataclasses.replace(SPEC, batch_size=batch_size)
+        for rows, expected in ((everything, 12 / 13), (everything[-2:], 1 / 2)):
+            accuracy = victim_train._test_accuracy(programs, state, feed, rows, labels, spec, mesh)
+            assert accuracy == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("count", "steps"), [(16, 2), (13, 2), (5, 1)])

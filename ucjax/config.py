@@ -6,8 +6,12 @@ The files in configs/ and the command `ucjax` derive from these.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
+
+from ucjax.errors import UserError
 
 SURROGATES = {
     "clip": "openai/clip-vit-base-patch32",
@@ -40,7 +44,8 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     d.cache = ""  # folder of decoded images, empty for $UCJAX_CACHE or ~/.cache/ucjax
 
     c.surrogate = s = ConfigDict()
-    s.name = surrogate  # "clip" | "clip_rn50" | "rn50" | "efficientnet_lite0"
+    # "clip" | "clip_rn50" | "rn50" | "efficientnet_lite0" | "packaged_clip"
+    s.name = surrogate
     s.path = SURROGATES[surrogate]  # local folder or file, or Hugging Face id
     s.batch_size = 256  # images a step when features are computed
 
@@ -111,6 +116,19 @@ def photos() -> ConfigDict:
     c.victim.update(width=16, epochs=20, batch_size=32, learning_rate=0.05)
     c.victim.update(short_side=146, crop=128)
     return c
+
+
+def with_settings(config: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
+    """Returns the config with keys set; "__" in a name stands for the dot.
+
+    Raises:
+      UserError: a wrong key or value.
+    """
+    try:
+        config.update_from_flattened_dict({k.replace("__", "."): v for k, v in settings.items()})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(in_one_line(error)) from error
+    return config
 
 
 def in_one_line(error: Exception) -> str:

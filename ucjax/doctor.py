@@ -29,7 +29,6 @@ import numpy as np
 from jax import lax
 from packaging.requirements import Requirement
 
-import ucjax
 from ucjax import config, parallel, surrogates
 from ucjax.errors import UserError
 from ucjax.surrogates import pretrained
@@ -94,7 +93,7 @@ def _without_home(encoded: str) -> str:
 
 
 def _versions(problems: list[str]) -> Facts:
-    facts = {"version": ucjax.__version__, "python": platform.python_version()}
+    facts = {"version": metadata.version("ucjax"), "python": platform.python_version()}
     facts |= {"platform": platform.platform(), "installed in": str(Path(ucjax.__file__).parent)}
     if (_ROOT / ".git").exists() and shutil.which("git"):
         commit = _git("rev-parse", "HEAD")

@@ -6,6 +6,7 @@ Needs no JAX. One process at a time may write to a folder (see `ucjax.protected`
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -188,7 +189,14 @@ def protect_files(
         noise = noise_for(_center_crop(clean, protector.short_side, protector.crop))
         return _placed(clean, noise, protector.short_side, protector.epsilon_255, protector.norm)
 
-    job = {key: getattr(protector, key) for key in ("epsilon_255", "norm", "crop", "short_side")}
+    job = {
+        "geometry": "native",
+        **{key: getattr(protector, key) for key in ("epsilon_255", "norm", "crop", "short_side")},
+        **dataclasses.asdict(encoding),
+        "strip_gps": strip_gps,
+        "surrogate": protector.surrogate_name,
+        "protector_sha256": protector_sha256,
+    }
     task = Task(
         names=names,
         path=lambda index: root / names[index],
@@ -197,15 +205,7 @@ def protect_files(
         read=read,
         add=plus,
         noise_sha256=None,
-        job={
-            "geometry": "native",
-            **job,
-            "format": encoding.format,
-            "opt_out": encoding.opt_out,
-            "strip_gps": strip_gps,
-            "surrogate": protector.surrogate_name,
-            "protector_sha256": protector_sha256,
-        },
+        job=job,
         encoding=encoding,
         epsilon_255=protector.epsilon_255,
         norm=protector.norm,

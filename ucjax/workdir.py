@@ -13,14 +13,13 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-import ucjax
 from ucjax import checkpoint, parallel
 from ucjax.errors import UserError
 
 # What may change between two runs in one workdir: seeds and arms choose victims, the others
 # do not touch results.
 FREE_KEYS = {"victim.seeds", "victim.arms", "expected_time", "feed_budget_mb", "data.cache"}
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "transformers", "numpy", "pillow")
+PACKAGES = ("ucjax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy", "pillow")
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
@@ -68,7 +67,7 @@ def record_environment(workdir: Path, command: Sequence[str], mesh: Mesh) -> dic
 
 def versions() -> dict[str, str]:
     """Returns the versions of what decides results."""
-    return {"ucjax": ucjax.__version__} | {name: metadata.version(name) for name in PACKAGES}
+    return {name: metadata.version(name) for name in PACKAGES}
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,18 +16,24 @@ from benchmarks.packaged_clip.model import PREPROCESSING, Recipe
 from ucjax import checkpoint
 
 SHIPPED = ("vision_model", "visual_projection")
+# The others, of generation and the like, mean nothing here.
+_CONFIG_KEYS = (
+    "model_type", "image_size", "patch_size", "num_channels", "hidden_size", "intermediate_size",
+    "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps", "projection_dim",
+)  # fmt: skip
 _CARD = """# A small CLIP image tower
 
-The default surrogate of an offline ucjax: the image half of a CLIP (arXiv:2103.00020) of
-{million:.1f} million parameters for {size} px, a vision transformer with patches of {patch} px,
-width {width}, {layers} layers and {heads} heads, projected to {dimensions} dimensions. Trained
-from scratch by `benchmarks/packaged_clip/train.py`; nothing of another model is in it.
+A surrogate that comes with ucjax, for use offline (`config.surrogate.name = "packaged_clip"`): the
+image half of a CLIP (arXiv:2103.00020) of {million:.1f} million parameters for {size} px, a vision
+transformer with patches of {patch} px, width {width}, {layers} layers and {heads} heads, projected
+to {dimensions} dimensions. Trained from scratch by `benchmarks/packaged_clip/train.py`; nothing of
+another model is in it.
 
 | | |
 |---|---|
 | zero-shot top-1 | {top1:.2f} % of {val_images:,} validation images (chance {chance:.1f} %) |
 | training images | {train_images:,}, {epochs:.1f} passes |
-| time, hardware | {hours:.1f} h on {hardware} |
+| time, hardware | {minutes:.0f} minutes on {hardware} |
 | weights | `model.safetensors`, float16, {megabytes:.1f} MB |
 | sha256 | `{sha256}` |
 
@@ -38,9 +43,9 @@ images of known classes, as measured with the float16 weights in this folder.
 
 ## Data and terms
 
-Tiny-ImageNet: {train_images:,} images of {size} px of {classes} ImageNet classes; no image of it is
-in this folder. ImageNet's terms of access allow non-commercial research and education; take the
-weights under the same terms. The code that made them is ucjax's own, under Apache-2.0.
+A part of Tiny-ImageNet: {train_images:,} images of {size} px in {classes} classes of ImageNet; none
+of them is in this folder. ImageNet's terms of access allow non-commercial research and education;
+take the weights under the same terms. The code that made them is ucjax's own, under Apache-2.0.
 
 ## Recipe
 
@@ -66,7 +71,7 @@ class Measured(NamedTuple):
     val_images: int
     classes: int
     epochs: float  # passes made, which a training exported early has not finished
-    hours: float  # of training, with its starts and tests, to the last checkpoint
+    minutes: float  # of training, with its starts and tests, to the last checkpoint
     hardware: str
     zero_shot_top1: float  # in [0, 1]
 
@@ -92,8 +97,8 @@ def write(
     # transformers, too, reads Flax's names from a file that says so.
     weights = folder / "model.safetensors"
     checkpoint.write_bytes(weights, save(halves, metadata={"format": "flax"}))
-    vision = json.loads(config.vision_config.to_json_string(use_diff=False))
-    checkpoint.write_json(folder / "config.json", vision | {"dtype": "float16"})
+    vision = {key: getattr(config.vision_config, key) for key in _CONFIG_KEYS}
+    checkpoint.write_json(folder / "config.json", vision)
     checkpoint.write_json(folder / "preprocessor_config.json", _preprocessor(vision["image_size"]))
     facts = {
         "sha256": checkpoint.sha256(weights),

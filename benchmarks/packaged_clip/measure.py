@@ -39,7 +39,7 @@ def shuffled(surrogate: Surrogate, seed: int = 0) -> Surrogate:
     """Returns the surrogate with the numbers of every array in random order."""
     rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda x: rng.permutation(x.ravel()).reshape(x.shape), surrogate.params)
-    return dataclasses.replace(surrogate, params=params, id=f"{surrogate.id}, shuffled")
+    return dataclasses.replace(surrogate, params=params)
 
 
 def neighbour_accuracy(rows: np.ndarray, labels: np.ndarray, k: int = 5) -> float:
@@ -98,13 +98,16 @@ def _rate(call: Callable[[], jax.Array], seconds: float) -> float:
     return count / elapsed
 
 
-def measure(surrogate: Surrogate, photos: ImageSet, args: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    name: str, surrogate: Surrogate, photos: ImageSet, args: argparse.Namespace
+) -> dict[str, Any]:
     """Returns one row of the table."""
     mesh, size = parallel.make_mesh(), surrogate.image_size
     rows = features(surrogate, photos, size=size, mesh=mesh, batch_size=args.batch_size)
     forward, backward = rates(surrogate, args.batch_size, args.seconds, mesh)
     return {
-        "surrogate": surrogate.id,
+        "surrogate": name,
+        "sha256": surrogate.sha256,
         "size": size,
         "neighbour_accuracy": neighbour_accuracy(rows, photos.labels),
         "purity": {k: purities(rows, photos.labels, k, args.seeds, mesh) for k in args.clusters},
@@ -117,14 +120,14 @@ def show(rows: list[dict[str, Any]]) -> None:
     """Prints the table."""
     counts = list(rows[0]["purity"])
     heads = "".join(f"{f'purity p={k} %':>18}" for k in counts)
-    print(f"{'surrogate':32}{'px':>5}{'5-NN %':>9}{heads}{'forward/s':>12}{'gradient/s':>12}")
+    print(f"{'surrogate':26}{'px':>5}{'5-NN %':>9}{heads}{'forward/s':>12}{'gradient/s':>12}")
     for row in rows:
         cells = "".join(
             f"{f'{100 * mean:.1f} ± {100 * deviation:.1f}':>18}"
             for mean, deviation in row["purity"].values()
         )
         print(
-            f"{row['surrogate']:32}{row['size']:>5}{100 * row['neighbour_accuracy']:9.1f}{cells}"
+            f"{row['surrogate']:26}{row['size']:>5}{100 * row['neighbour_accuracy']:9.1f}{cells}"
             f"{row['forward_images_per_second']:12.0f}{row['gradient_images_per_second']:12.0f}"
         )
 
@@ -153,8 +156,12 @@ def main() -> None:
             train_count=args.count, progress=Progress,
         ).train  # fmt: skip
         ours = surrogates.load("packaged_clip", path=args.clip, image_size=size)
-        theirs = surrogates.load("efficientnet_lite0", image_size=size)
-        rows += [measure(surrogate, photos, args) for surrogate in (ours, theirs, shuffled(ours))]
+        compared = {
+            "packaged_clip": ours,
+            "efficientnet_lite0": surrogates.load("efficientnet_lite0", image_size=size),
+            "packaged_clip, shuffled": shuffled(ours),
+        }
+        rows += [measure(name, each, photos, args) for name, each in compared.items()]
     show(rows)
     result = {
         "photos": len(photos),

@@ -193,7 +193,7 @@ def export_last(trainer: Trainer, output: Path) -> None:
         val_images=len(trainer.pictures.val),
         classes=len(trainer.pictures.names),
         epochs=int(state.step) / trainer.steps,
-        hours=seconds / 3600,
+        minutes=seconds / 60,
         hardware=files.read_json(trainer.folder / "env.json")["hardware"],
         zero_shot_top1=accuracy,
     )

@@ -1,0 +1,235 @@
+"""The tool from Python: `ucjax.protect`, `ucjax.verify`, `ucjax.evaluate`, on folders or arrays.
+
+Arrays travel through PNG files in a temporary folder: what is returned was written and decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from PIL import Image
+
+from ucjax import checkpoint, config, evaluation, owner, protected, protector, verification
+from ucjax.data.decode import decode
+from ucjax.errors import UserError
+from ucjax.evaluation import Evaluation
+from ucjax.owner import Protection
+from ucjax.picture import Encoding
+from ucjax.protector import Protector
+from ucjax.verification import Verification
+
+# One picture a row, or pictures of different sizes: uint8 [h, w, 3] each.
+Pictures = np.ndarray | Sequence[np.ndarray]
+
+
+class ProtectedImages(NamedTuple):
+    """Pictures with their noise, in the order in which they were given."""
+
+    images: list[np.ndarray]  # uint8 [h, w, 3] each, decoded from lossless files
+    clusters: np.ndarray  # int32 [n]
+    protector: Protector
+
+
+@overload
+def protect(
+    photos: str | Path,
+    out: str | Path,
+    *,
+    published: str | Path | Protector | None = None,
+    format: str = "png",
+    strip_gps: bool = False,
+    opt_out: bool = False,
+    threads: int | None = None,
+    **settings: Any,
+) -> Protection: ...
+
+
+@overload
+def protect(
+    photos: Pictures,
+    out: None = None,
+    *,
+    published: str | Path | Protector | None = None,
+    threads: int | None = None,
+    **settings: Any,
+) -> ProtectedImages: ...
+
+
+def protect(
+    photos: str | Path | Pictures,
+    out: str | Path | None = None,
+    *,
+    published: str | Path | Protector | None = None,
+    format: str = "png",
+    strip_gps: bool = False,
+    opt_out: bool = False,
+    threads: int | None = None,
+    **settings: Any,
+) -> Protection | ProtectedImages:
+    """Protects a folder of photos into `out` (as `ucjax protect`), or arrays into arrays.
+
+    Args:
+      photos: a folder, or uint8 `[n, h, w, 3]`, or a sequence of uint8 `[h, w, 3]`.
+      out: a folder for the copies of a folder's photos.
+      published: a protector or its folder; None learns one from these photos.
+      format: "png", "webp" or "jpeg" (see `picture.Encoding`).
+      strip_gps: leaves the place out of the metadata.
+      opt_out: adds the machine-readable reservation against training.
+      threads: None for one a processor.
+      settings: keys of `config.photos()` with "__" for dots, such as `noise__epsilon_255=8`.
+
+    Raises:
+      UserError: bad input, in one line.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        if isinstance(published, Protector):
+            protector.save(published, Path(scratch) / "protector")
+            published = Path(scratch) / "protector"
+        options: dict[str, Any] = {
+            "published": None if published is None else Path(published),
+            "threads": threads,
+        }
+        if isinstance(photos, str | Path):
+            if out is None:
+                raise UserError("a folder of photos needs a folder for the copies: give out=")
+            encoding = Encoding(format, opt_out)
+            chosen = config.with_settings(config.photos(), settings)
+            return owner.protect_folder(
+                Path(photos), Path(out), chosen, encoding=encoding, strip_gps=strip_gps, **options
+            )
+        root, copies = Path(scratch) / "photos", Path(scratch) / "out"
+        names = _write(photos, root)
+        chosen = config.with_settings(config.photos(), settings)
+        done = owner.protect_folder(root, copies, chosen, **options)
+        if done.written.failures:
+            name, reason = done.written.failures[0]
+            raise UserError(f"image {int(Path(name).stem)} cannot be protected: {reason}")
+        records = {record["name"]: record for record in protected.read_manifest(copies)}
+        outputs = [copies / protected.IMAGES / records[name]["output"] for name in names]
+        clusters = np.array([records[name]["cluster"] for name in names], np.int32)
+        return ProtectedImages([_read(path) for path in outputs], clusters, done.protector)
+
+
+@overload
+def verify(out: str | Path, photos: str | Path) -> Verification: ...
+
+
+@overload
+def verify(out: Pictures, photos: Pictures, *, epsilon_255: int = 16) -> Verification: ...
+
+
+def verify(
+    out: str | Path | Pictures, photos: str | Path | Pictures, *, epsilon_255: int = 16
+) -> Verification:
+    """Checks protected files against their originals (as `ucjax verify`), or arrays.
+
+    Args:
+      out: what `protect` wrote, or protected pictures, uint8 `[h, w, 3]` each.
+      photos: the originals' folder, or the clean pictures in the same order.
+      epsilon_255: the budget of arrays; that of files is in their summary.
+
+    Raises:
+      UserError: bad input, in one line.
+    """
+    if isinstance(out, str | Path) and isinstance(photos, str | Path):
+        return verification.verify_folder(Path(out), Path(photos))
+    if isinstance(out, str | Path) or isinstance(photos, str | Path):
+        raise UserError("a folder and an array cannot be compared: give two of a kind")
+    if len(out) != len(photos):
+        raise UserError(f"{len(out)} protected images, {len(photos)} clean ones: give as many")
+    failures, highest = [], 0
+    for number, (ours, clean) in enumerate(zip(out, photos, strict=True)):
+        if ours.shape != clean.shape or ours.dtype != np.uint8 or clean.dtype != np.uint8:
+            failures.append(
+                f"image {number}: {ours.dtype} {ours.shape}, its source {clean.dtype} {clean.shape}"
+            )
+            continue
+        change = int((np.maximum(ours, clean) - np.minimum(ours, clean)).max(initial=0))
+        highest = max(highest, change)
+        if change > epsilon_255:
+            failures.append(f"image {number}: changed by {change} levels, over {epsilon_255}")
+    return Verification(len(out), tuple(failures), highest)
+
+
+@overload
+def evaluate(photos: str | Path, out: str | Path, **options: Any) -> Evaluation: ...
+
+
+@overload
+def evaluate(
+    photos: Pictures, out: Pictures, *, labels: Sequence[int], epsilon_255: int = 16, **options: Any
+) -> Evaluation: ...
+
+
+def evaluate(
+    photos: str | Path | Pictures,
+    out: str | Path | Pictures,
+    *,
+    labels: Sequence[int] | None = None,
+    epsilon_255: int = 16,
+    **options: Any,
+) -> Evaluation:
+    """Measures with victims whether the protection works (as `ucjax evaluate`).
+
+    Args:
+      photos: the originals' folder, or clean pictures, uint8 `[h, w, 3]` each.
+      out: what `protect` wrote, or the protected pictures in the same order.
+      labels: of the pictures, `[n]`, at least two kinds.
+      epsilon_255: of the random noise that arrays are compared with.
+      options: those of `evaluation.evaluate` (arms, defences, minutes …), and keys of
+        `config.photos()` with "__" for dots, such as `victim__epochs=10`.
+
+    Raises:
+      UserError: bad input, in one line.
+    """
+    settings = {key: options.pop(key) for key in list(options) if "__" in key}
+    chosen = config.with_settings(config.photos(), settings)
+    if isinstance(photos, str | Path) and isinstance(out, str | Path):
+        return evaluation.evaluate(Path(photos), Path(out), chosen, **options)
+    if isinstance(photos, str | Path) or isinstance(out, str | Path) or labels is None:
+        raise UserError("give two folders, or two sets of arrays and labels=")
+    if not len(photos) == len(out) == len(labels):
+        counts = f"{len(photos)} clean images, {len(out)} protected ones, {len(labels)} labels"
+        raise UserError(f"{counts}: give as many of each")
+    with tempfile.TemporaryDirectory() as scratch:
+        root, copies = Path(scratch) / "photos", Path(scratch) / "out"
+        names = _write(photos, root, labels)
+        _write(out, copies / protected.IMAGES, labels)
+        data = chosen.data
+        job = {
+            "epsilon_255": epsilon_255,
+            "norm": "linf",
+            "crop": data.crop,
+            "short_side": data.short_side,
+            "surrogate": "",
+            "protector_sha256": "",
+        }
+        records = [json.dumps({"name": name, "output": name, "cluster": 0}) for name in names]
+        checkpoint.write_bytes(copies / protected.MANIFEST, "\n".join(records).encode())
+        checkpoint.write_json(copies / protected.SUMMARY, {"job": job})
+        return evaluation.evaluate(root, copies, chosen, **options)
+
+
+def _write(pictures: Pictures, root: Path, labels: Sequence[int] | None = None) -> list[str]:
+    """Writes pictures as PNG files, in a folder a label; returns their names."""
+    names = []
+    for number, pixels in enumerate(pictures):
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
+            raise UserError(
+                f"image {number} is {pixels.dtype} {pixels.shape}: give uint8 [height, width, 3]"
+            )
+        name = f"{number:08}.png" if labels is None else f"{int(labels[number])}/{number:08}.png"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / name, compress_level=1)
+        names.append(name)
+    return names
+
+
+def _read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(decode(image))
