@@ -1,4 +1,4 @@
-"""SIGKILLs at random moments of `ucjax protect`: the last rerun leaves an undisturbed run's bytes."""
+"""SIGKILLs at random moments of `ucjax protect`: the bytes are those of an undisturbed run."""
 
 import os
 import random

@@ -38,7 +38,8 @@ VARIABLES = (
     "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE", "JAX_PLATFORMS", "TFDS_DATA_DIR",
     "UCJAX_CACHE", "XLA_FLAGS", "XLA_PYTHON_CLIENT_MEM_FRACTION",
 )  # fmt: skip
-_ROOT = Path(ucjax.__file__).parents[1]
+_PACKAGE = Path(__file__).parent
+_ROOT = _PACKAGE.parent
 
 Facts = dict[str, str]
 
@@ -94,7 +95,7 @@ def _without_home(encoded: str) -> str:
 
 def _versions(problems: list[str]) -> Facts:
     facts = {"version": metadata.version("ucjax"), "python": platform.python_version()}
-    facts |= {"platform": platform.platform(), "installed in": str(Path(ucjax.__file__).parent)}
+    facts |= {"platform": platform.platform(), "installed in": str(_PACKAGE)}
     if (_ROOT / ".git").exists() and shutil.which("git"):
         commit = _git("rev-parse", "HEAD")
         changed = len(_git("status", "--porcelain").splitlines())
@@ -215,7 +216,7 @@ def _weights(problems: list[str]) -> Facts:
     except UserError as error:
         facts["efficientnet_lite0"] = "cannot be loaded"
         problems.append(f"weights of efficientnet_lite0: {error}")
-    packaged = sorted(Path(ucjax.__file__).parent.glob("**/model.safetensors"))
+    packaged = sorted(_PACKAGE.glob("**/model.safetensors"))
     places: dict[str, Path | None] = {f"packaged {x.parent.name}": x.parent for x in packaged}
     places |= {name: _downloaded(repo) for name, repo in config.SURROGATES.items()}
     for name, folder in places.items():

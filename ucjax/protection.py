@@ -178,6 +178,7 @@ def protect_files(
     Raises:
       UserError: the folder was made with other settings, or cannot be written.
     """
+    eps, norm, short_side = protector.epsilon_255, protector.norm, protector.short_side
 
     def read(index: int) -> Source:
         source = _read_file(root / names[index], strip_gps)
@@ -186,17 +187,9 @@ def protect_files(
         return source
 
     def plus(index: int, clean: Picture) -> Noised:
-        noise = noise_for(_center_crop(clean, protector.short_side, protector.crop))
-        return _placed(clean, noise, protector.short_side, protector.epsilon_255, protector.norm)
+        noise = noise_for(_center_crop(clean, short_side, protector.crop))
+        return _placed(clean, noise, short_side, eps, norm)
 
-    job = {
-        "geometry": "native",
-        **{key: getattr(protector, key) for key in ("epsilon_255", "norm", "crop", "short_side")},
-        **dataclasses.asdict(encoding),
-        "strip_gps": strip_gps,
-        "surrogate": protector.surrogate_name,
-        "protector_sha256": protector_sha256,
-    }
     task = Task(
         names=names,
         path=lambda index: root / names[index],
@@ -204,15 +197,27 @@ def protect_files(
         class_names=class_names,
         read=read,
         add=plus,
-        noise_sha256=None,
-        job=job,
+        job={
+            **_job_of(protector, protector_sha256),
+            **dataclasses.asdict(encoding),
+            "strip_gps": strip_gps,
+        },
         encoding=encoding,
-        epsilon_255=protector.epsilon_255,
-        norm=protector.norm,
+        epsilon_255=eps,
+        norm=norm,
         folder=folder,
         keep_going=True,
     )
     return run(task, "protecting", threads, progress)
+
+
+def _job_of(protector: Protector, digest: str) -> dict[str, object]:
+    return {
+        "geometry": "native",
+        **{key: getattr(protector, key) for key in ("epsilon_255", "norm", "crop", "short_side")},
+        "surrogate": protector.surrogate_name,
+        "protector_sha256": digest,
+    }
 
 
 def _center_crop(clean: Picture, short_side: int, crop: int) -> np.ndarray:

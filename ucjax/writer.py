@@ -74,12 +74,12 @@ class Task:
     class_names: tuple[str, ...]
     read: Callable[[int], Source]
     add: Callable[[int, Picture], Noised]
-    noise_sha256: Callable[[int], str] | None  # None: the job decides the noise
     job: Record  # what decides the content of the folder
     encoding: Encoding
     epsilon_255: int
     norm: str
     folder: Path
+    noise_sha256: Callable[[int], str] | None = None  # None: the job decides the noise
     keep_going: bool = False  # pictures that cannot be protected are counted, else they raise
 
 
