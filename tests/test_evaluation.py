@@ -88,7 +88,10 @@ def test_everything_is_said_and_a_rerun_costs_nothing(protected_photos):
     after = state(out)
     assert again == code
     summary = out / "evaluation" / "evaluation.json"
-    assert {p for p in after if after[p] != before.get(p)} <= {summary, summary.parent}
+    said = summary.with_name("evaluation.txt")
+    assert {p for p in after if after[p] != before.get(p)} <= {summary, said, summary.parent}
+    assert ucjax("report", out) == (0, said.read_text())
+    assert said.read_text() in text
     found = json.loads(summary.read_text())
     for results in found["results"].values():
         assert results.keys() == {"0", "1"}

@@ -9,6 +9,7 @@ from PIL import Image
 
 from configs import smoke
 from ucjax import pipeline, protection
+from ucjax.cli.command import main
 from ucjax.errors import UserError
 from ucjax.job import ARMS
 
@@ -97,6 +98,18 @@ def test_a_second_run_costs_nothing_and_more_seeds_add_victims(finished, mesh):
     after = snapshot(workdir)
     assert {k: after[k] for k in before} == before
     assert len(set(after) - set(before)) == 4
+
+
+def test_the_report_command_writes_it_again_and_nothing_else(finished, capsys):
+    _, workdir, report = finished
+    before, page = snapshot(workdir), report.read_bytes()
+    report.unlink()
+    assert main(["report", str(workdir)]) == 0
+    assert "cluster random" in capsys.readouterr().out
+    assert snapshot(workdir) == before
+    assert len(report.read_bytes()) == pytest.approx(len(page), rel=0.01)
+    assert main(["report", str(workdir.parent)]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
 
 
 def test_a_lost_stage_is_made_again_with_the_same_bytes(finished, mesh):

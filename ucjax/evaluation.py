@@ -28,11 +28,13 @@ from ucjax.holdout import FOLDER, Halves, Place
 from ucjax.metrics import MetricsFile, say
 from ucjax.report import verdict
 from ucjax.report.summary import Victims
+from ucjax.report.tables import accuracy
 from ucjax.victims import train as victims
 from ucjax.victims.step import compile_victim
 from ucjax.victims.train import VictimResult, VictimSpec
 
 ARMS = ("clean", "random", "cluster_random", "protected")
+TEXT = "evaluation.txt"  # beside evaluation.json
 # Fewer epochs leave a victim so far from having learnt that nothing can be said.
 _FEWEST_EPOCHS = 5
 
@@ -120,7 +122,23 @@ def evaluate(
         test_count=len(halves.test),
     )
     checkpoint.write_json(out / FOLDER / "evaluation.json", asdict(found))
+    checkpoint.write_bytes(out / FOLDER / TEXT, f"{text(found)}\n".encode())
     return found
+
+
+def text(found: Evaluation) -> str:
+    """Returns the accuracies as a table, the verdict, and the classes that lose least."""
+    lines = [f"{'trained on':<20} {'last epoch %':>14} {'best epoch %':>14}"]
+    for name, results in found.results.items():
+        arm = Victims(name.replace("_", " "), results)
+        lines.append(f"{arm.name:<20} {accuracy(arm, 'last'):>14} {accuracy(arm, 'peak'):>14}")
+    clean, ours = found.class_accuracies("clean"), found.class_accuracies("protected")
+    least = sorted(ours, key=lambda name: clean[name] - ours[name])[:3]
+    listed = [
+        f"{name} ({100 * ours[name]:.0f} %, clean {100 * clean[name]:.0f} %)" for name in least
+    ]
+    said = (found.verdict.result, found.verdict.meaning, f"least protected: {', '.join(listed)}")
+    return "\n".join([*lines, *said])
 
 
 def _check(arms: Sequence[str], defences: Sequence[str]) -> None:

@@ -6,12 +6,8 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ucjax.cli.command import add_config
-
-if TYPE_CHECKING:
-    from ucjax.evaluation import Evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,24 +65,5 @@ def run(arguments: argparse.Namespace) -> int:
         labels_path=arguments.labels_path,
         minutes=arguments.minutes,
     )
-    print(json.dumps(asdict(found), indent=2) if arguments.json else _text(found))
+    print(json.dumps(asdict(found), indent=2) if arguments.json else evaluation.text(found))
     return 0 if found.verdict.shown else 1
-
-
-def _text(found: Evaluation) -> str:
-    from ucjax.report.summary import Victims
-    from ucjax.report.tables import accuracy
-
-    lines = [f"{'trained on':<22} {'last epoch %':>14} {'best epoch %':>14}"]
-    for name, results in found.results.items():
-        arm = Victims(name.replace("_", " "), results)
-        lines.append(f"{arm.name:<22} {accuracy(arm, 'last'):>14} {accuracy(arm, 'peak'):>14}")
-    by_class = found.class_accuracies("protected")
-    worst = sorted(by_class, key=lambda name: -by_class[name])[:3]
-    clean = found.class_accuracies("clean")
-    listed = ", ".join(
-        f"{name} ({100 * by_class[name]:.0f} %, clean {100 * clean[name]:.0f} %)" for name in worst
-    )
-    return "\n".join(
-        [*lines, found.verdict.result, found.verdict.meaning, f"least protected: {listed}"]
-    )

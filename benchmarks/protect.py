@@ -1,0 +1,183 @@
+"""How fast does `ucjax protect` write files, and does its memory grow with their number?
+
+    python benchmarks/protect.py                    # synthetic photos
+    python benchmarks/protect.py --photos FOLDER    # your own
+
+With an existing protector, against decoding and encoding alone by Pillow with the same threads:
+once with the settings that `Image.save` has by default, once with ours (a faster deflate). All
+that protect does beyond (surrogate, noise, reading back, PSNR, SSIM, checksums) is the difference.
+The two are timed in turns, and ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ucjax import owner, protector, surrogates
+from ucjax.baselines import random_noise
+from ucjax.config import photos as photos_config
+from ucjax.data import folder, textures
+from ucjax.picture import Encoding, Picture, write
+from ucjax.protector import Protector
+
+# Prints the largest resident memory of a run of its own, in MiB.
+_MEASURED = """
+import resource, sys
+from ucjax.cli.command import main
+code = main(sys.argv[1:])
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+sys.exit(code)
+"""
+
+
+def main() -> None:
+    """Prints a line a size and writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, help="instead of synthetic ones")
+    parser.add_argument("--sizes", nargs="*", default=["256x341", "1200x1600"], metavar="HxW")
+    parser.add_argument("--count", type=int, default=96, help="photos of a size")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", type=int, nargs="*", default=[100, 10_000], metavar="N")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/protect.json"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        make_protector(place / "protector")
+        rows = []
+        for size in ["given"] if arguments.photos else arguments.sizes:
+            photos = arguments.photos or make_photos(place / size, size, arguments.count)
+            rows.append(throughput(size, photos, place, arguments.repeats))
+            print(_spelled(rows[-1]))
+        peaks = {count: peak_memory(place, count) for count in arguments.memory}
+        for count, mib in peaks.items():
+            print(f"{count} photos of 96 x 128 px: peak memory {mib:.0f} MiB")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    values = {"cores": os.cpu_count(), "throughput": rows, "peak_mib": peaks}
+    arguments.out.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def make_protector(place: Path) -> None:
+    """Random noise for ten random centres: what noise it is does not change the time."""
+    config = photos_config()
+    surrogate = surrogates.load("efficientnet_lite0", image_size=config.data.crop)
+    published = Protector(
+        noise=random_noise.per_cluster(0, 10, config.data.crop, 16),
+        centers=np.random.default_rng(0).normal(size=(10, 1280)).astype(np.float32),
+        surrogate_name="efficientnet_lite0",
+        surrogate_path="",
+        surrogate_id=surrogate.id,
+        surrogate_sha256=surrogate.sha256,
+        mean=surrogate.preprocessing.mean,
+        std=surrogate.preprocessing.std,
+        epsilon_255=16,
+        norm="linf",
+        short_side=config.data.short_side,
+        crop=config.data.crop,
+        seed=0,
+        versions={},
+    )
+    protector.save(published, place)
+
+
+def make_photos(place: Path, size: str, count: int) -> Path:
+    """Writes JPEGs of a size: textures enlarged, with the grain that a sensor adds."""
+    height, width = (int(side) for side in size.split("x"))
+    place.mkdir()
+    rng = np.random.default_rng(0)
+    for number, item in enumerate(textures.items("train", count, 128, 0)):
+        large = item.open().resize((width, height), Image.Resampling.BICUBIC)
+        grain = rng.normal(0, 3, (height, width, 3)).astype(np.float32)
+        pixels = np.clip(np.asarray(large) + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(place / f"{number:05}.jpg", quality=90)
+    return place
+
+
+def throughput(size: str, photos: Path, place: Path, repeats: int) -> dict[str, object]:
+    """Returns images/s of the three ways and the ratios, median and range over the repeats."""
+    names = folder.walk(photos)
+    ways: dict[str, Callable[[], None]] = {
+        "protect": lambda: _protect(photos, place),
+        "Pillow as it comes": lambda: _recode(photos, names, place, by_default=True),
+        "Pillow, our settings": lambda: _recode(photos, names, place, by_default=False),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            shutil.rmtree(place / "out", ignore_errors=True)
+            begin = time.monotonic()
+            way()
+            rates[name].append(len(names) / (time.monotonic() - begin))
+    ratios = {
+        name: [ours / theirs for ours, theirs in zip(rates["protect"], rates[name], strict=True)]
+        for name in list(ways)[1:]
+    }
+    return {"size": size, "images": len(names), "rates": rates, "ratios": ratios}
+
+
+def _protect(photos: Path, place: Path) -> None:
+    done = owner.protect_folder(
+        photos, place / "out", photos_config(), published=place / "protector"
+    )
+    assert not done.written.failures
+
+
+def _recode(photos: Path, names: list[str], place: Path, *, by_default: bool) -> None:
+    """Decodes and encodes the *protected* pixels: noise takes longer to encode than pictures."""
+    noise = random_noise.per_image(0, 0, 64, 16) * 255
+
+    def one(name: str) -> None:
+        with Image.open(photos / name) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        height, width, _ = pixels.shape
+        tiled = np.tile(noise.astype(np.int16), (height // 64 + 1, width // 64 + 1, 1))
+        noisy = (pixels + tiled[:height, :width]).clip(0, 255).astype(np.uint8)
+        path = place / "out" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if by_default:
+            Image.fromarray(noisy).save(path)
+        else:
+            path.write_bytes(write(Picture(noisy), Encoding()))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(one, names))
+
+
+def peak_memory(place: Path, count: int) -> float:
+    """Returns the peak resident memory in MiB of protecting so many small photos."""
+    photos = make_photos(place / f"many {count}", "96x128", count)
+    command = ["protect", str(photos), str(place / f"out {count}"), "--protector"]
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *command, str(place / "protector")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shutil.rmtree(photos)
+    shutil.rmtree(place / f"out {count}")
+    return float(done.stdout.split("peak ")[-1])
+
+
+def _spelled(row: dict) -> str:
+    parts = [f"{row['size']}: protect {statistics.median(row['rates']['protect']):.1f} images/s"]
+    for name, ratios in row["ratios"].items():
+        median, low, high = statistics.median(ratios), min(ratios), max(ratios)
+        parts.append(f"{median:.2f} x {name} ({low:.2f} to {high:.2f})")
+    return " · ".join(parts)
+
+
+if __name__ == "__main__":
+    main()

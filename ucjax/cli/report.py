@@ -1,0 +1,46 @@
+"""`ucjax report WORKDIR`: the report of a finished run again, or what an evaluation said."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "workdir", metavar="WORKDIR", type=Path, help="of ucjax.main, or OUT of ucjax evaluate"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes report.html and prints the table, or prints an evaluation."""
+    from ucjax import checkpoint
+    from ucjax.errors import UserError
+
+    folder: Path = arguments.workdir
+    said = folder / "evaluation" / "evaluation.txt"
+    if said.exists():
+        print(said.read_text(), end="")
+        return 0
+    if not (folder / "report.json").exists():
+        raise UserError(f"{folder} holds no finished run: give the --workdir of one")
+    from ucjax import config, parallel, pipeline
+
+    saved = config.with_settings(
+        config.paper(), _flat(checkpoint.read_json(folder / "config.json"))
+    )
+    parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
+    command = checkpoint.read_json(folder / "env.json")["command"]
+    pipeline.run(saved, folder, command=[command])
+    return 0
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}__") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
