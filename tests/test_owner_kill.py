@@ -11,7 +11,7 @@ import hostile
 from pictures import content
 from test_owner import SMALL, state
 
-KILLS = 6
+KILLS = 4
 
 
 def start(photos, out, cache):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,7 @@ def resolve(arguments: argparse.Namespace) -> ConfigDict:
 def _summary(done: Protection, arguments: argparse.Namespace) -> str:
     written, budget = done.written, done.protector.epsilon_255
     lossy = ", which JPEG does not keep" if arguments.format == "jpeg" else ""
+    folder, photos = shlex.quote(str(written.folder)), shlex.quote(str(arguments.photos))
     growth = written.output_bytes / written.source_bytes
     return f"""\
 files                    {written.count} protected, {len(written.failures)} not
@@ -105,4 +107,4 @@ size                     {written.output_bytes / 2**20:.1f} MiB, {growth:.2f} ti
 speed                    {written.count / done.seconds:.1f} files/s, checks included
 publish                  {written.folder / "images"}
 keep private             {written.folder / "manifest.jsonl"}, {done.place}
-check                    ucjax verify {written.folder} --against {arguments.photos}"""
+check                    ucjax verify {folder} --against {photos}"""
