@@ -34,13 +34,19 @@ class Fidelity(NamedTuple):
 
 def compare(clean: np.ndarray, protected: np.ndarray) -> Fidelity:
     """Measures two images, uint8 `[h, w, 3]`."""
-    delta = np.maximum(clean, protected) - np.minimum(clean, protected)
-    if not delta.any():
+    highest, total, squares = 0, 0, 0
+    for top in range(0, len(clean), _TILE_ROWS):
+        x, y = clean[top : top + _TILE_ROWS], protected[top : top + _TILE_ROWS]
+        delta = np.maximum(x, y) - np.minimum(x, y)
+        highest = max(highest, int(delta.max()))
+        total += int(delta.sum(dtype=np.uint64))
+        squares += int(np.square(delta, dtype=np.uint16).sum(dtype=np.uint64))
+    if not highest:
         return Fidelity(0, 0.0, 0.0, math.inf, 1.0)
-    mean = int(delta.sum(dtype=np.uint64)) / delta.size
-    mean_square = int(np.square(delta, dtype=np.uint16).sum(dtype=np.uint64)) / delta.size
+    mean_square = squares / clean.size
     psnr = 10 * math.log10(255**2 / mean_square)
-    return Fidelity(int(delta.max()), mean, math.sqrt(mean_square), psnr, ssim(clean, protected))
+    mean = total / clean.size
+    return Fidelity(highest, mean, math.sqrt(mean_square), psnr, ssim(clean, protected))
 
 
 def ssim(clean: np.ndarray, protected: np.ndarray) -> float:
