@@ -83,6 +83,7 @@ def test_everything_is_said_and_a_rerun_costs_nothing(protected_photos):
     assert "19 photos to train on, 5 to test, 2 classes by sub-folders; 2 epochs" in text
     assert "mean ± standard deviation over 2 seeds; guessing reaches 50.0 %" in text
     assert "least protected: " in text
+    assert "After 2 epochs the victims of the clean files know " in text
     before = state(out)
     again, _ = ucjax(*command)
     after = state(out)

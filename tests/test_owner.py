@@ -216,8 +216,8 @@ def test_a_place_that_was_to_be_left_out_is_found(family, tmp_path):
     assert (code, "b/place.png: states a place" in text) == (1, True)
 
 
-def test_mistakes_are_one_line_and_code_2(family, tmp_path):
-    photos, given = family
+def test_mistakes_are_one_line_and_code_2(family, hostile_run, tmp_path):
+    (photos, given), (hostiles, learnt) = family, hostile_run[:2]
     out = tmp_path / "out"
     ucjax("protect", photos, out, "--protector", given)
     before = content(out)
@@ -232,6 +232,8 @@ def test_mistakes_are_one_line_and_code_2(family, tmp_path):
         (("protect", out, tmp_path / "x"), "protected files already"),
         (("protect", photos, out, "--protector", given, "--format", "webp"), "format = 'png'"),
         (("protect", photos, tmp_path / "x", "--protector", tmp_path), "no protector at"),
+        (("protect", photos, out, "--protector", given, "--eps", 8), "--eps is for training"),
+        (("protect", hostiles, learnt, *SMALL, "--eps", 8), "= 16, now it is 8"),
         (("protect", photos, "/proc/nowhere", "--protector", given), "cannot write"),
         (("protect", photos, tmp_path / "x", "--eps", 300), "is 300"),
         (("protect", photos, tmp_path / "x", "--clusters", 99), "6 readable photos"),

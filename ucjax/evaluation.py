@@ -37,6 +37,8 @@ ARMS = ("clean", "random", "cluster_random", "protected")
 TEXT = "evaluation.txt"  # beside evaluation.json
 # Fewer epochs leave a victim so far from having learnt that nothing can be said.
 _FEWEST_EPOCHS = 5
+# Below this training accuracy a victim is said to be unfinished.
+_FITTED = 0.9
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,14 @@ def text(found: Evaluation) -> str:
     listed = [
         f"{name} ({100 * ours[name]:.0f} %, clean {100 * clean[name]:.0f} %)" for name in least
     ]
-    said = (found.verdict.result, found.verdict.meaning, f"least protected: {', '.join(listed)}")
+    said = [found.verdict.result, found.verdict.meaning, f"least protected: {', '.join(listed)}"]
+    fitted = float(np.mean([r.curve[-1].train_accuracy for r in found.results["clean"].values()]))
+    if fitted < _FITTED:
+        said.append(
+            f"After {found.epochs} epochs the victims of the clean files know {100 * fitted:.0f} % "
+            "of what they were trained on: an exploiter would train longer, and so should you "
+            "(--config.victim.epochs) before trusting the comparison."
+        )
     return "\n".join([*lines, *said])
 
 

@@ -69,6 +69,8 @@ def protect_folder(
     if published is None and not (where / protector.DESCRIPTION).exists():
         _learn(photos, names, labels, class_names, config, out)
     chosen = protector.load(where)
+    if published is None:
+        _check_same(chosen, config, where)
     noise = noise_for(chosen, load_surrogate(chosen))
     start = time.monotonic()
     written = protect_files(
@@ -100,6 +102,22 @@ def _check_places(photos: Path, out: Path) -> None:
         )
     if (photos / protected.MANIFEST).exists() and (photos / protected.IMAGES).is_dir():
         raise UserError(f"{photos} holds protected files already: give the originals' folder")
+
+
+def _check_same(found: Protector, config: ConfigDict, where: Path) -> None:
+    """Refuses to go on with a protector that was learnt with other settings."""
+    for key, ours, theirs in (
+        ("noise.epsilon_255", config.noise.epsilon_255, found.epsilon_255),
+        ("noise.norm", config.noise.norm, found.norm),
+        ("surrogate.name", config.surrogate.name, found.surrogate_name),
+        ("data.short_side", config.data.short_side, found.short_side),
+        ("data.crop", config.data.crop, found.crop),
+        ("seed", config.seed, found.seed),
+    ):
+        if ours != theirs:
+            raise UserError(
+                f"{where} was learnt with {key} = {theirs!r}, now it is {ours!r}: use another OUT"
+            )
 
 
 def _learn(

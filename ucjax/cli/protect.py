@@ -52,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.threads is not None and arguments.threads < 1:
         raise UserError(f"--threads is {arguments.threads}: at least 1")
+    if arguments.protector:
+        _check_unused(arguments)
     config = resolve(arguments)
     from ucjax import owner, parallel
     from ucjax.data.images import printable
@@ -72,6 +74,15 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"not protected: {printable(name)}: {reason}")
     print(_summary(done, arguments))
     return 1 if failures else 0
+
+
+def _check_unused(arguments: argparse.Namespace) -> None:
+    from ucjax.errors import UserError
+
+    training = ("eps", "clusters", "batch_size", "seed", "config")
+    given = [f"--{name.replace('_', '-')}" for name in training if getattr(arguments, name)]
+    if unused := [*given, *arguments.overrides]:
+        raise UserError(f"{unused[0]} is for training, and --protector trains nothing: drop one")
 
 
 def resolve(arguments: argparse.Namespace) -> ConfigDict:
