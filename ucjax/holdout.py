@@ -90,13 +90,14 @@ def split(
     if not labels_by and len(class_names) > 1 and -1 not in labels:
         labels_by = "sub-folders"
     else:
-        labels_by = labels_by or _other_than(place.job["surrogate"])
+        if not labels_by:
+            labels_by = _other_than(place.job["surrogate"])
         if labels_by == place.job["surrogate"]:
             raise UserError(
                 f"{labels_by} made the noise's own clusters, which as labels would flatter it: "
                 "name another surrogate with --labels-by"
             )
-        say(f"no classes by sub-folders: the labels are clusters of {labels_by}")
+        say(f"the labels are clusters of {labels_by} (another surrogate: --labels-by)")
         labels = _clusters(place, names, config, mesh, labels_by, labels_path)
         class_names = tuple(f"cluster {i}" for i in range(max(labels) + 1))
     held_out = folders.stratified(labels, config.data.test_fraction, config.seed)

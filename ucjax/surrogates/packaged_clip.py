@@ -1,4 +1,4 @@
-"""The small CLIP image tower that ucjax ships: see `assets/packaged_clip/README.md`."""
+"""A small CLIP image tower, exported by `benchmarks/packaged_clip` into the package's assets."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def load(path: str, image_size: int) -> Surrogate:
     for file in (weights, facts):
         if not file.is_file():
             raise UserError(
-                f"no packaged CLIP in {folder} ({file.name} is missing): install ucjax again, or "
-                "choose another config.surrogate.name"
+                f"no packaged CLIP in {folder} ({file.name} is missing): train one with "
+                "benchmarks/packaged_clip, or choose another surrogate"
             )
     found, stated = checkpoint.sha256(weights), checkpoint.read_json(facts).get("sha256")
     if found != stated:
