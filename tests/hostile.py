@@ -121,6 +121,14 @@ def half_transparent(path):
     image.save(path)
 
 
+def with_c2pa(path):
+    """A content credential: a JUMBF box in APP11, which no longer holds for changed pixels."""
+    photo().save(path)
+    data = path.read_bytes()
+    box = b"JP\0\1\0\0\0\1" + struct.pack(">I", 40) + b"jumb" + b"c2pa credential".ljust(32)
+    path.write_bytes(data[:2] + b"\xff\xeb" + struct.pack(">H", len(box) + 2) + box + data[2:])
+
+
 GREY16 = np.arange(48 * 40, dtype=np.uint16).reshape(40, 48) * 34
 FLOATS = np.linspace(0, 1, 48 * 40, dtype=np.float32).reshape(40, 48)
 
@@ -163,6 +171,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "thumbnail.jpg": (with_exif(thumbnail=True), ""),
     "maker note.jpg": (with_exif(note=True), ""),
     "place.jpg": (with_exif(place=True), ""),
+    "credential.jpg": (with_c2pa, ""),
     "damaged exif.jpg": (saved(exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), ""),
     "wrong extension.png": (as_format("JPEG"), ""),
     "two.dots.jpg": (saved(), ""),

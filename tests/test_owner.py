@@ -134,6 +134,13 @@ def test_copies_of_the_clean_picture_are_not(hostile_run):
     assert b"a preview" not in outputs["maker note.jpg"].read_bytes()
 
 
+def test_a_credential_of_the_clean_picture_is_dropped(hostile_run):
+    photos, out, *_ = hostile_run
+    outputs = {record["name"]: out / "images" / record["output"] for record in read_manifest(out)}
+    assert b"c2pa credential" in (photos / "credential.jpg").read_bytes()
+    assert b"c2pa" not in outputs["credential.jpg"].read_bytes()
+
+
 @pytest.fixture(scope="module")
 def family(hostile_run, tmp_path_factory):
     """A protector, and a few more photos for it."""
