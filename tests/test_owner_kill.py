@@ -11,7 +11,12 @@ import hostile
 from pictures import content
 from test_owner import SMALL, state
 
-KILLS = 4
+TRAINING = [
+    ".training/cache/photos-*",
+    ".training/features.safetensors",
+    ".training/clusters/clusters.safetensors",
+    "protector/protector.safetensors",
+]
 
 
 def start(photos, out, cache):
@@ -26,37 +31,37 @@ def start(photos, out, cache):
 
 
 def finish(photos, out, cache):
-    """Runs to the end; returns the seconds it took."""
-    begin = time.monotonic()
     process = start(photos, out, cache)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output.decode()
-    return time.monotonic() - begin
 
 
-def kill_again_and_again(folder, kills, photos_count=60):
-    """Returns how many of the kills met a running process; checks all that must hold."""
-    photos, cache = folder / "photos", folder / "cache"
-    for number in range(photos_count):
+def kill_again_and_again(folder, kills, count):
+    """Protects `count` photos with interruptions; checks all that must hold."""
+    photos, cache, out = folder / "photos", folder / "cache", folder / "out"
+    for number in range(count):
         path = photos / f"{number % 4}" / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         hostile.photo(200, 160 + number % 7, seed=number).save(path)
     before = state(photos)
-    finish(photos, folder / "first", cache)  # compiles
-    seconds = finish(photos, folder / "whole", cache)
-    rng, alive = random.Random(0), 0
-    for _ in range(kills):
-        process = start(photos, folder / "out", cache)
-        time.sleep(rng.uniform(0.2, 1) * seconds)
-        alive += process.poll() is None
+    finish(photos, folder / "whole", cache)
+    rng = random.Random(0)
+    # Shortly after each of the training's files has appeared, then at so many finished copies.
+    written = [(pattern, 1) for pattern in TRAINING]
+    numbers = sorted(rng.sample(range(1, count - 10), kills - len(written)))
+    for pattern, least in [*written, *(("images/*/*", number) for number in numbers)]:
+        process = start(photos, out, cache)
+        while len(list(out.glob(pattern))) < least:
+            assert process.poll() is None, f"ended before there were {least} of {pattern}"
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    finish(photos, folder / "out", cache)
-    assert content(folder / "out") == content(folder / "whole")
-    assert content(folder / "first") == content(folder / "whole")
+        assert process.returncode == -signal.SIGKILL
+    finish(photos, out, cache)
+    assert content(out) == content(folder / "whole")
     assert state(photos) == before
-    return alive
 
 
 def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one(tmp_path):
-    assert kill_again_and_again(tmp_path, KILLS) > 0
+    kill_again_and_again(tmp_path, kills=6, count=60)
