@@ -36,6 +36,7 @@ def test_help_explains_every_flag_and_does_not_import_jax():
         (["--config=configs/quickstart.py", "--process_id=7"], "not one of 0 to 0"),
         (["--config=configs/quickstart.py", "--config.noise.epsilon_255=300"], "is 300"),
         (["--config=configs/quickstart.py", "--workdir=/proc/nowhere"], "/proc/nowhere"),
+        (["--config=configs/pets.py:rn50", "--workdir=/proc/nowhere"], "/proc/nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -22,7 +22,9 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a file such as configs/quickstart.py.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", "", "Folder of all results, shared by all processes; default out/<config's name>."
+    "workdir",
+    "",
+    "Folder of all results, shared by all processes; default out/<config's name>[-<its argument>].",
 )
 COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "host:port of process 0, for clusters that JAX does not detect itself."
@@ -40,7 +42,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}: flags look like --config=FILE")
     if CONFIG.value is None:
         raise UserError("no --config: try --config=configs/quickstart.py")
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    given = config_flags.get_config_filename(flags.FLAGS["config"])
+    path, _, argument = given.partition(":")
     if not Path(path).is_file():
         raise UserError(f"there is no config file {path}: see configs/")
     logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
@@ -50,7 +53,8 @@ def main(argv: list[str]) -> None:
         coordinator=COORDINATOR.value, processes=PROCESSES.value, process_id=PROCESS_ID.value,
         detect=DISTRIBUTED.value,
     )  # fmt: skip
-    workdir = Path(WORKDIR.value or f"out/{Path(path).stem}")
+    name = "-".join(filter(None, [Path(path).stem, argument]))
+    workdir = Path(WORKDIR.value or f"out/{name}")
     pipeline.run(CONFIG.value, workdir, command=sys.argv)
 
 
