@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["ProtectedSet", "items_of", "load", "protect_crops", "protect_files", "protect_native"]
 
 
+# Noise shrunk to fewer pixels averages to nothing: the copy would be the original.
+_SMALLEST_SIDE = 8
+
+
 class Noise(NamedTuple):
     """The noise an image gets, and whose it is."""
 
@@ -221,6 +225,9 @@ def _job_of(protector: Protector, digest: str) -> dict[str, object]:
 
 
 def _center_crop(clean: Picture, short_side: int, crop: int) -> np.ndarray:
+    height, width, _ = clean.pixels.shape
+    if min(height, width) < _SMALLEST_SIDE:
+        raise UnreadableError(f"{width} x {height} pixels: too small to carry noise")
     try:
         small = np.asarray(decode.resize(clean.on_white(), short_side))
     except ValueError as error:
