@@ -13,27 +13,17 @@ clean test accuracy at the last epoch, mean ± std over 3 seeds.
 
 from ml_collections import ConfigDict
 
-from configs import pets
+from ucjax import config
 
 
 def get_config() -> ConfigDict:
     """Returns the offline default."""
-    c = pets.get_config()
+    c = config.photos()
     c.expected_time = "5 to 6 minutes on 2 CPU cores"
     # Files are the whole textures: cropping and enlarging them again, as published, would blur
     # noise of single pixels, of which there are few at this size.
-    c.data.update(
-        source="textures", name="", train_count=1000, test_count=500, short_side=64, crop=64
-    )
-    c.surrogate.update(name="efficientnet_lite0", path="", batch_size=128)
-    # The pixels themselves: ten generators take a CPU longer than all the rest together.
-    c.noise.update(
-        parametrisation="direct",
-        epochs=6,
-        batch_size=32,
-        learning_rate=0.3,
-        final_learning_rate=0.03,
-        weight_decay=0.0,
-    )
-    c.victim.update(width=16, epochs=15, batch_size=32, learning_rate=0.04, short_side=64, crop=64)
+    c.data.update(source="textures", train_count=1000, test_count=500, short_side=64, crop=64)
+    c.surrogate.batch_size = 128
+    c.protect.geometry = "crop"
+    c.victim.update(epochs=15, learning_rate=0.04, short_side=64, crop=64)
     return c

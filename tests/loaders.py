@@ -37,7 +37,7 @@ def protect(folder: Path, names=NAMES, labels=LABELS, class_names=CLASSES) -> Pa
         items, short_side=32, cache_dir=folder / "cache", label="x", class_names=class_names
     )
     changes = {"noise_of": lambda i: np.full((28, 28, 3), 8 / 255, np.float32), "clusters": None}
-    protection.protect_native(photos, images, **settings(folder / "out", **changes))
+    protection.protect_images(images, root=photos, **settings(folder / "out", **changes))
     return folder / "out"
 
 

@@ -66,6 +66,6 @@ def settings(folder, **changes):
 def geometries(root, images):
     """Both ways of writing, called with the same settings."""
     return {
-        "crop": functools.partial(protection.protect_crops, images),
-        "native": functools.partial(protection.protect_native, root, images),
+        "crop": functools.partial(protection.protect_images, images, root=None),
+        "native": functools.partial(protection.protect_images, images, root=root),
     }

@@ -252,6 +252,7 @@ def test_the_compilers_reason_comes_back_from_the_child():
         (["/nowhere/at/all"], "no pictures under /nowhere/at/all"),
         (["--config=configs/smoke.py", "--target=v5e-3"], "powers of two"),
         (["--config=configs/smoke.py", "--images=2"], "--images=2 is fewer"),
+        (["--config=configs/imagenet100.py"], "give their number as --images=N"),
         (["--config=configs/smoke.py", "--config.noise.epocs=2"], "did you mean 'epochs'?"),
     ],
 )

@@ -43,7 +43,9 @@ def pixels(path):
 
 def test_crops_are_the_rounded_sums(root, tmp_path):
     images = collect(root)
-    written = protection.protect_crops(images, **settings(tmp_path / "out", noise_of=cluster_noise))
+    written = protection.protect_images(
+        images, root=None, **settings(tmp_path / "out", noise_of=cluster_noise)
+    )
     manifest = read_manifest(tmp_path / "out")
     assert [record["name"] for record in manifest] == list(NAMES)
     for index, record in enumerate(manifest):
@@ -72,7 +74,7 @@ def test_crops_are_the_rounded_sums(root, tmp_path):
 
 
 def test_native_files_keep_their_size_and_budget(root, tmp_path):
-    written = protection.protect_native(root, collect(root), **settings(tmp_path / "out"))
+    written = protection.protect_images(collect(root), root=root, **settings(tmp_path / "out"))
     assert written.max_delta_255 == EPS
     for record in read_manifest(tmp_path / "out"):
         source = root / record["name"]
@@ -125,12 +127,14 @@ def test_l2_noise_may_exceed_eps_in_a_pixel_but_not_on_average(geometry, root, t
     assert written.max_delta_255 > EPS
     assert 0.5 * EPS < written.max_rms_delta_255 <= EPS + 0.5
     with pytest.raises(ValueError, match=r"more than 16: the noise breaks its budget"):
-        protection.protect_crops(
-            collect(root), **settings(tmp_path / "linf", noise_of=lambda index: noise)
+        protection.protect_images(
+            collect(root), root=None, **settings(tmp_path / "linf", noise_of=lambda index: noise)
         )
     with pytest.raises(ValueError, match=r"\(l2\), more than 16.5"):
-        protection.protect_crops(
-            collect(root), **settings(tmp_path / "l2", noise_of=lambda i: 2 * noise, norm="l2")
+        protection.protect_images(
+            collect(root),
+            root=None,
+            **settings(tmp_path / "l2", noise_of=lambda i: 2 * noise, norm="l2"),
         )
 
 
@@ -168,7 +172,7 @@ def test_a_victim_that_resizes_the_native_files_sees_the_noise(tmp_path):
     names = sorted(path.name for path in root.iterdir())
     images = collect(root, names)
     changes = {"noise_of": smooth_noise, "clusters": None}
-    protection.protect_native(root, images, **settings(tmp_path / "out", **changes))
+    protection.protect_images(images, root=root, **settings(tmp_path / "out", **changes))
     assert pixels(tmp_path / "out" / "images" / "turned6.png").shape == (120, 50, 3)
     items = protection.items_of(tmp_path / "out")
     victim = build(items, short_side=32, cache_dir=tmp_path / "cache", label="victim")
@@ -185,8 +189,8 @@ def test_tiny_and_narrow_files(tmp_path):
         grey(root, name, size)
     names = sorted(sizes)
     changes = {"noise_of": smooth_noise, "clusters": None}
-    written = protection.protect_native(
-        root, collect(root, names), **settings(tmp_path / "out", **changes)
+    written = protection.protect_images(
+        collect(root, names), root=root, **settings(tmp_path / "out", **changes)
     )
     assert 0 < written.max_delta_255 <= EPS
     for name in names:
@@ -202,7 +206,7 @@ def test_upright_pixels_are_those_of_the_rotated_source(tmp_path):
         image.save(root / "turned.png", exif=exif)
     images = collect(root, ["turned.png"])
     changes = {"noise_of": no_noise, "clusters": None}
-    protection.protect_native(root, images, **settings(tmp_path / "out", **changes))
+    protection.protect_images(images, root=root, **settings(tmp_path / "out", **changes))
     with Image.open(root / "turned.png") as image:
         upright = np.asarray(ImageOps.exif_transpose(image))
     assert upright.shape == (90, 40, 3)
@@ -210,7 +214,7 @@ def test_upright_pixels_are_those_of_the_rotated_source(tmp_path):
 
 
 def test_written_files_are_plain_png(root, tmp_path):
-    protection.protect_crops(collect(root), **settings(tmp_path / "out"))
+    protection.protect_images(collect(root), root=None, **settings(tmp_path / "out"))
     for record in read_manifest(tmp_path / "out"):
         path = tmp_path / "out" / "images" / record["output"]
         with Image.open(path) as image:

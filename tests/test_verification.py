@@ -27,9 +27,9 @@ def write(tmp_path, geometry):
         "label": "x",
     }
     if geometry == "crop":
-        protection.protect_crops(images, **settings)
+        protection.protect_images(images, root=None, **settings)
         return folder, verification.clean_crops(images, CROP)
-    protection.protect_native(root, images, **settings)
+    protection.protect_images(images, root=root, **settings)
     return folder, verification.clean_files(root, images.names)
 
 

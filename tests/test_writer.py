@@ -37,11 +37,16 @@ def test_a_finished_folder_costs_nothing(root, tmp_path):
         asked.append(index)
         return sign_noise(index)
 
-    first = protection.protect_crops(images, **settings(tmp_path / "out", noise_of=noise_of))
+    first = protection.protect_images(
+        images, root=None, **settings(tmp_path / "out", noise_of=noise_of)
+    )
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     asked.clear()
     assert (
-        protection.protect_crops(images, **settings(tmp_path / "out", noise_of=noise_of)) == first
+        protection.protect_images(
+            images, root=None, **settings(tmp_path / "out", noise_of=noise_of)
+        )
+        == first
     )
     assert asked == [0]  # it is still the same noise
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
@@ -63,12 +68,14 @@ def test_the_folder_of_another_job_is_refused(finished, changes, message, root, 
     images = collect(root)
     noise_of = sign_noise if finished else failing_at(4)
     try:
-        protection.protect_crops(images, **settings(tmp_path / "out", noise_of=noise_of))
+        protection.protect_images(
+            images, root=None, **settings(tmp_path / "out", noise_of=noise_of)
+        )
     except KeyError:
         assert not finished
     before = content(tmp_path / "out")
     with pytest.raises(UserError, match=message):
-        protection.protect_crops(images, **settings(tmp_path / "out", **changes))
+        protection.protect_images(images, root=None, **settings(tmp_path / "out", **changes))
     assert content(tmp_path / "out") == before
 
 
@@ -111,13 +118,13 @@ def test_a_broken_run_is_continued_to_the_same_bytes(damage, geometry, root, tmp
 def test_a_source_that_changed_meanwhile_is_written_anew(root, tmp_path):
     images = collect(root)
     with pytest.raises(KeyError):
-        protection.protect_native(
-            root, images, **settings(tmp_path / "out", noise_of=failing_at(4))
+        protection.protect_images(
+            images, root=root, **settings(tmp_path / "out", noise_of=failing_at(4))
         )
     with Image.open(root / NAMES[0]) as image:
         ImageOps.invert(image).save(root / NAMES[0])
-    protection.protect_native(root, images, **settings(tmp_path / "out"))
-    protection.protect_native(root, images, **settings(tmp_path / "whole"))
+    protection.protect_images(images, root=root, **settings(tmp_path / "out"))
+    protection.protect_images(images, root=root, **settings(tmp_path / "whole"))
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
@@ -136,8 +143,8 @@ def noise_of(index):
     time.sleep(0.004)
     return random_noise.per_image(0, index, 28, 16)
 
-protection.protect_crops(
-    collect(root, names), noise_of=noise_of, epsilon_255=16, norm="linf", crop=28,
+protection.protect_images(
+    collect(root, names), root=None, noise_of=noise_of, epsilon_255=16, norm="linf", crop=28,
     clusters=None, folder=folder, label="x", threads=2,
 )
 """
@@ -148,8 +155,8 @@ def test_a_run_killed_at_any_moment_is_continued_to_the_same_bytes(tmp_path):
     names = [f"{number % 3}/{number:03}.png" for number in range(count)]
     publish(root, names, [(34, 40)] * count)
     changes = {"clusters": None}
-    protection.protect_crops(
-        collect(root, sorted(names)), **settings(tmp_path / "whole", **changes)
+    protection.protect_images(
+        collect(root, sorted(names)), root=None, **settings(tmp_path / "whole", **changes)
     )
     whole, folder = content(tmp_path / "whole"), tmp_path / "out"
     command = [sys.executable, "-c", KILLED, str(root), str(folder)]
@@ -169,7 +176,9 @@ def test_a_run_killed_at_any_moment_is_continued_to_the_same_bytes(tmp_path):
         written = images
     kept = next(iter(sorted(written)))
     before = (folder / "images" / kept).stat()
-    protection.protect_crops(collect(root, sorted(names)), **settings(folder, **changes))
+    protection.protect_images(
+        collect(root, sorted(names)), root=None, **settings(folder, **changes)
+    )
     assert content(folder) == whole
     after = (folder / "images" / kept).stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
@@ -179,21 +188,21 @@ def test_mistakes_are_one_line(root, tmp_path):
     images = collect(root)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):
-        protection.protect_crops(images, **settings(tmp_path / "file" / "out"))
+        protection.protect_images(images, root=None, **settings(tmp_path / "file" / "out"))
     with pytest.raises(UserError, match="no finished images: run again"):
         protection.load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="there are no images"):
-        protection.protect_crops(collect(root, []), **settings(tmp_path / "none"))
+        protection.protect_images(collect(root, []), root=None, **settings(tmp_path / "none"))
     small = settings(tmp_path / "shape", noise_of=lambda index: no_noise(index)[:8, :8])
     with pytest.raises(ValueError, match=r"noise is \(8, 8, 3\), but crop is 28"):
-        protection.protect_crops(images, **small)
+        protection.protect_images(images, root=None, **small)
     (root / NAMES[1]).unlink()
     with pytest.raises(UserError, match=r"cannot protect .*wide\.jpg: No such file"):
-        protection.protect_native(root, images, **settings(tmp_path / "gone"))
+        protection.protect_images(images, root=root, **settings(tmp_path / "gone"))
     (root / NAMES[1]).write_bytes(b"\x89PNG no more")
     with pytest.raises(UserError, match=r"cannot protect .*wide\.jpg: not a picture"):
-        protection.protect_native(root, images, **settings(tmp_path / "damaged"))
-    protection.protect_crops(images, **settings(tmp_path / "out"))
+        protection.protect_images(images, root=root, **settings(tmp_path / "damaged"))
+    protection.protect_images(images, root=None, **settings(tmp_path / "out"))
     for damaged in ("{", "[]", "{}", '{"job": 1}'):
         (tmp_path / "out" / "summary.json").write_text(damaged)
         with pytest.raises(UserError, match="delete"):
@@ -213,5 +222,5 @@ def test_progress_ends_at_the_number_of_images(root, tmp_path):
         def close(self, done):
             seen.append(("closed", done))
 
-    protection.protect_crops(collect(root), **settings(tmp_path / "out", progress=Bar))
+    protection.protect_images(collect(root), root=None, **settings(tmp_path / "out", progress=Bar))
     assert seen == [("protected", 6), 1, 2, 3, 4, 5, 6, ("closed", 6)]

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ucjax import checkpoint, config, evaluation, owner, protected, protector, verification
 from ucjax.data.decode import decode
+from ucjax.data.folder import walk
 from ucjax.errors import UserError
 from ucjax.evaluation import Evaluation
 from ucjax.owner import Protection
@@ -81,7 +82,7 @@ def protect(
       strip_gps: leaves the place out of the metadata.
       opt_out: adds the machine-readable reservation against training.
       threads: None for one a processor.
-      settings: keys of `config.photos()` with "__" for dots, such as `noise__epsilon_255=8`.
+      settings: keys of `config.photos` with "__" for dots, such as `noise__epsilon_255=8`.
 
     Raises:
       UserError: bad input, in one line.
@@ -98,13 +99,13 @@ def protect(
             if out is None:
                 raise UserError("a folder of photos needs a folder for the copies: give out=")
             encoding = Encoding(format, opt_out)
-            chosen = config.with_settings(config.photos(), settings)
+            chosen = config.with_settings(config.photos(len(walk(Path(photos)))), settings)
             return owner.protect_folder(
                 Path(photos), Path(out), chosen, encoding=encoding, strip_gps=strip_gps, **options
             )
         root, copies = Path(scratch) / "photos", Path(scratch) / "out"
         names = _write(photos, root)
-        chosen = config.with_settings(config.photos(), settings)
+        chosen = config.with_settings(config.photos(len(names)), settings)
         done = owner.protect_folder(root, copies, chosen, **options)
         if done.written.failures:
             name, reason = done.written.failures[0]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +34,11 @@ def write(
     """Writes one arm's files: the protected images, or a control in the same geometry."""
     folder = folder_of(arm, job)
     if parallel.is_main():
-        writer: Callable[..., ProtectedSet] = protection.protect_crops
-        if job.config.protect.geometry == "native":
-            assert splits.root is not None, "job.check wants a folder for native files"
-            writer = partial(protection.protect_native, splits.root)
-        writer(
+        native = job.config.protect.geometry == "native"
+        assert splits.root is not None or not native, "job.check wants a folder for native files"
+        protection.protect_images(
             splits.train,
+            root=splits.root if native else None,
             noise_of=noise_of(arm, clusters, published),
             clusters=clusters.assignment,
             epsilon_255=published.epsilon_255,

@@ -5,6 +5,7 @@ The files in configs/ and the command `ucjax` derive from these.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -97,8 +98,15 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     return c.lock()
 
 
-def photos() -> ConfigDict:
-    """Returns the settings for a folder of photos on a laptop, offline."""
+# Images that the noise sees at least: a few hundred photos would end after a few dozen steps.
+_LEAST_IMAGES_SEEN = 15_000
+
+
+def photos(count: int = 0) -> ConfigDict:
+    """Returns the settings for a folder of photos on a laptop, offline.
+
+    Given their number, few photos get fewer clusters and more epochs.
+    """
     c = paper()
     c.expected_time = "see ucjax plan"
     c.data.update(source="folder", short_side=146, crop=128)
@@ -106,12 +114,13 @@ def photos() -> ConfigDict:
     # The pixels themselves: ten generators take a CPU hours at this size.
     c.noise.update(
         parametrisation="direct",
-        epochs=6,
+        epochs=max(6, math.ceil(_LEAST_IMAGES_SEEN / count)) if count else 6,
         batch_size=32,
         learning_rate=0.3,
         final_learning_rate=0.03,
         weight_decay=0.0,
     )
+    c.clusters.k = max(2, min(10, count)) if count else 10
     c.protect.geometry = "native"
     c.victim.update(width=16, epochs=20, batch_size=32, learning_rate=0.05)
     c.victim.update(short_side=146, crop=128)

@@ -164,9 +164,9 @@ def _write_random(arm: str, place: Place, halves: Halves, seed: int, folder: Pat
     cluster_of = {r["name"]: r["cluster"] for r in protected.read_manifest(place.out)}
     clusters = np.array([cluster_of[item.name] for item in halves.train])
     fixed = random_noise.per_cluster(seed, clusters.max() + 1, crop, eps)
-    protection.protect_native(
-        place.photos,
+    protection.protect_images(
         place.decode("originals", halves.train, place.job["short_side"], halves.class_names),
+        root=place.photos,
         noise_of=lambda i: (
             random_noise.per_image(seed, i, crop, eps) if arm == "random" else fixed[clusters[i]]
         ),

@@ -26,7 +26,7 @@ from ucjax.writer import Noised, Source, Task, run, sha256
 if TYPE_CHECKING:
     from ucjax.protector import Protector
 
-__all__ = ["ProtectedSet", "items_of", "load", "protect_crops", "protect_files", "protect_native"]
+__all__ = ["ProtectedSet", "items_of", "load", "protect_files", "protect_images"]
 
 
 # Noise shrunk to fewer pixels averages to nothing: the copy would be the original.
@@ -40,9 +40,10 @@ class Noise(NamedTuple):
     cluster: int | None
 
 
-def protect_crops(
+def protect_images(
     images: ImageSet,
     *,
+    root: Path | None,
     noise_of: Callable[[int], np.ndarray],
     epsilon_255: int,
     norm: str,
@@ -53,13 +54,16 @@ def protect_crops(
     threads: int | None = None,
     progress: Callable[[str, int], Progress] | None = None,
 ) -> ProtectedSet:
-    """Writes the centre crops of all images plus their noise (the paper's published files).
+    """Writes all images plus their noise: their centre crops, or their files at their own size.
 
+    The crops are the paper's published files. On whole files the noise is enlarged so that a
+    victim that resizes them as `images` were, and crops their centre, sees it (`placement.place`).
     A killed call is continued by the next one and ends with the same bytes; a finished folder
     costs nothing.
 
     Args:
       images: n images.
+      root: the folder that the images' names are relative to, for whole files; None for crops.
       noise_of: index -> float32 `[crop, crop, 3]`, pixels of [0, 1]; called from threads.
       epsilon_255: the budget that every written file is held to.
       norm: "linf" or "l2" (see `Protector`).
@@ -76,63 +80,27 @@ def protect_crops(
     """
 
     def read(index: int) -> Source:
+        if root is not None:
+            return _read_file(root / images.names[index], strip_gps=False)
         pixels = images.center_crops(crop, [index])[0]
         return Source(sha256(pixels.data), pixels.nbytes, lambda: Picture(pixels))
 
     def plus(index: int, clean: Picture) -> Noised:
-        noise = _checked(noise_of(index), crop)
-        return Noised(add(clean.pixels, noise), _cluster(clusters, index), _noise_sha256(noise))
+        noise = Noise(_checked(noise_of(index), crop), _cluster(clusters, index))
+        if root is not None:
+            return _placed(clean, noise, images.short_side, epsilon_255, norm)
+        return Noised(add(clean.pixels, noise.pixels), noise.cluster, _noise_sha256(noise.pixels))
 
+    geometry = "crop" if root is None else "native"
     task = Task(
         names=images.names,
-        path=None,
+        path=None if root is None else (lambda index: root / images.names[index]),
         labels=images.labels.tolist(),
         class_names=tuple(images.class_names),
         read=read,
         add=plus,
         noise_sha256=lambda index: _noise_sha256(noise_of(index)),
-        job=_job(images, noise_of, clusters, "crop", epsilon_255, norm, crop),
-        encoding=Encoding(),
-        epsilon_255=epsilon_255,
-        norm=norm,
-        folder=folder,
-    )
-    return run(task, label, threads, progress)
-
-
-def protect_native(
-    root: Path,
-    images: ImageSet,
-    *,
-    noise_of: Callable[[int], np.ndarray],
-    epsilon_255: int,
-    norm: str,
-    crop: int,
-    clusters: np.ndarray | None,
-    folder: Path,
-    label: str,
-    threads: int | None = None,
-    progress: Callable[[str, int], Progress] | None = None,
-) -> ProtectedSet:
-    """Writes the original files `root / name` at their own size plus their noise.
-
-    The noise is enlarged so that a victim that resizes the written files as `images` were, and
-    crops their centre, sees it (`placement.place`). Everything else is as in `protect_crops`.
-    """
-
-    def plus(index: int, clean: Picture) -> Noised:
-        noise = Noise(_checked(noise_of(index), crop), _cluster(clusters, index))
-        return _placed(clean, noise, images.short_side, epsilon_255, norm)
-
-    task = Task(
-        names=images.names,
-        path=lambda index: root / images.names[index],
-        labels=images.labels.tolist(),
-        class_names=tuple(images.class_names),
-        read=lambda index: _read_file(root / images.names[index], strip_gps=False),
-        add=plus,
-        noise_sha256=lambda index: _noise_sha256(noise_of(index)),
-        job=_job(images, noise_of, clusters, "native", epsilon_255, norm, crop),
+        job=_job(images, noise_of, clusters, geometry, epsilon_255, norm, crop),
         encoding=Encoding(),
         epsilon_255=epsilon_255,
         norm=norm,
@@ -159,7 +127,7 @@ def protect_files(
 ) -> ProtectedSet:
     """Writes the files `root / name` at their own size plus the noise that their content asks for.
 
-    In contrast to `protect_native`, nothing needs to be known of the pictures before: the folder
+    In contrast to `protect_images`, nothing needs to be known of the pictures before: the folder
     may grow between two calls, and what cannot be protected is counted in the summary. Memory
     does not grow with their number.
 

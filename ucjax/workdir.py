@@ -31,7 +31,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     ours = plain(config)
     if parallel.agree(path.exists()):
-        before, now = _flat(checkpoint.read_json(path)), _flat(ours)
+        before, now = flat(checkpoint.read_json(path)), flat(ours)
         keys = sorted((before.keys() | now.keys()) - FREE_KEYS)
         different = [key for key in keys if before.get(key) != now.get(key)]
         if different:
@@ -77,13 +77,13 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 def pretty(config: ConfigDict) -> str:
     """Returns one line a key, `section.key = value`."""
-    return "\n".join(f"  {key} = {value!r}" for key, value in _flat(plain(config)).items())
+    return "\n".join(f"  {key} = {value!r}" for key, value in flat(plain(config)).items())
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings as one dictionary with dotted keys."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
+        inner = isinstance(value, dict)
+        found |= flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return found

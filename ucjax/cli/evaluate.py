@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ucjax.cli.command import add_config
 
@@ -50,7 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--seeds is {arguments.seeds}: at least 1, and 3 to see the spread")
     if arguments.minutes < 0:
         raise UserError(f"--minutes is {arguments.minutes:g}: more than 0")
-    given = {} if arguments.seeds is None else {"victim__seeds": tuple(range(arguments.seeds))}
+    given: dict[str, Any] = {}
+    if arguments.seeds is not None:
+        given["victim__seeds"] = tuple(range(arguments.seeds))
     config = settings.load(arguments.config, arguments.overrides, **given)
     from ucjax import evaluation, parallel
 

@@ -11,7 +11,7 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ucjax.cli.command import add_config
 
@@ -77,12 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> ConfigDict:
-    from ucjax.cli import protect, settings
+    from ucjax.cli import settings
+    from ucjax.data.folder import walk
 
     if arguments.config is None:
-        defaults = dict.fromkeys(("eps", "clusters", "batch_size", "seed"))
-        return protect.resolve(argparse.Namespace(**defaults, **vars(arguments)))
-    folder = {"data__source": "folder", "data__root": str(arguments.photos)}
-    return settings.load(
-        arguments.config, arguments.overrides, **(folder if arguments.photos else {})
-    )
+        count = arguments.images or len(walk(arguments.photos))
+        return settings.load(None, arguments.overrides, photos=count)
+    options: dict[str, Any] = {}
+    if arguments.photos:
+        options = {"data__source": "folder", "data__root": str(arguments.photos)}
+    return settings.load(arguments.config, arguments.overrides, **options)

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
 
     from ucjax.owner import Protection
 
-# Passes of the noise training over the photos are raised for small folders, so that the noise
-# sees this many images: a few hundred photos would end after a few dozen steps.
-_LEAST_IMAGES_SEEN = 15_000
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
@@ -54,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--threads is {arguments.threads}: at least 1")
     if arguments.protector:
         _check_unused(arguments)
-    config = resolve(arguments)
+    config = _config(arguments)
     from ucjax import owner, parallel
     from ucjax.data.images import printable
     from ucjax.picture import Encoding
@@ -85,23 +81,19 @@ def _check_unused(arguments: argparse.Namespace) -> None:
         raise UserError(f"{unused[0]} is for training, and --protector trains nothing: drop one")
 
 
-def resolve(arguments: argparse.Namespace) -> ConfigDict:
-    """Returns the settings that the command's arguments ask for."""
+def _config(arguments: argparse.Namespace) -> ConfigDict:
     from ucjax.cli import settings
     from ucjax.data.folder import walk
 
-    count = len(walk(arguments.photos)) if arguments.photos.is_dir() else 0
-    chosen = {
+    options = {
         "noise__epsilon_255": arguments.eps,
         "clusters__k": arguments.clusters,
         "noise__batch_size": arguments.batch_size,
         "seed": arguments.seed,
     }
-    if arguments.config is None:
-        chosen["clusters__k"] = arguments.clusters or max(2, min(10, count))
-        chosen["noise__epochs"] = max(6, -(-_LEAST_IMAGES_SEEN // max(count, 1)))
-    given = {key: value for key, value in chosen.items() if value is not None}
-    return settings.load(arguments.config, arguments.overrides, **given)
+    given = {key: value for key, value in options.items() if value is not None}
+    count = len(walk(arguments.photos))
+    return settings.load(arguments.config, arguments.overrides, photos=count, **given)
 
 
 def _summary(done: Protection, arguments: argparse.Namespace) -> str:

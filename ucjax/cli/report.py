@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,21 +25,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not (folder / "report.json").exists():
         raise UserError(f"{folder} holds no finished run: give the --workdir of one")
-    from ucjax import config, parallel, pipeline
+    from ucjax import config, parallel, pipeline, workdir
 
-    saved = config.with_settings(
-        config.paper(), _flat(checkpoint.read_json(folder / "config.json"))
-    )
+    settings = workdir.flat(checkpoint.read_json(folder / "config.json"))
+    saved = config.with_settings(config.paper(), settings)
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
     command = checkpoint.read_json(folder / "env.json")["command"]
     pipeline.run(saved, folder, command=[command])
     return 0
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}__") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat

@@ -15,12 +15,15 @@ from ucjax import config as defaults
 from ucjax.errors import UserError
 
 
-def load(file: str | None, overrides: Sequence[str], **settings: Any) -> ConfigDict:
-    """Returns the locked config of a file, or `config.photos()`, with overrides.
+def load(
+    file: str | None, overrides: Sequence[str], *, photos: int = 0, **settings: Any
+) -> ConfigDict:
+    """Returns the locked config of a file, or `config.photos(photos)`, with overrides.
 
     Args:
       file: as `ucjax.main` takes it, "configs/pets.py:rn50"; None for the defaults.
       overrides: such as "--config.noise.epochs=10".
+      photos: their number, 0 where unknown.
       settings: what the command's own options set, by dotted key with "__" for the dots;
         `overrides` win.
 
@@ -37,7 +40,7 @@ def load(file: str | None, overrides: Sequence[str], **settings: Any) -> ConfigD
         # Config files import each other as `configs.pets`, from where the command was typed.
         with _importable(Path.cwd()):
             if file is None:
-                config_flags.DEFINE_config_dict("config", defaults.photos(), **common)
+                config_flags.DEFINE_config_dict("config", defaults.photos(photos), **common)
             else:
                 arguments.insert(0, f"--config={file}")
                 config_flags.DEFINE_config_file("config", **common)

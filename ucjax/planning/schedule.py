@@ -21,7 +21,6 @@ CATALOGUE = {
     "oxford_flowers102": (2040, 6149, 102),
     "food101": (75750, 25250, 101),
     "sun397": (76128, 21750, 397),
-    "imagenet100": (129395, 5000, 100),
     "cifar10": (50000, 10000, 10),
 }
 # A data set may have no labels yet: how many classes there are changes the victims' last layer.
@@ -52,8 +51,8 @@ def count(config: ConfigDict, listed: Listing | None) -> Images:
         return Images(len(listed.train), len(listed.test), classes, "listed")
     if config.data.name not in CATALOGUE:
         raise UserError(
-            f"unknown data.name {config.data.name!r}: choose one of {', '.join(CATALOGUE)}, or "
-            "give the number of images as --images=N"
+            f"{config.data.name!r} is not on this machine, and how many images it has is not known "
+            "here: give their number as --images=N"
         )
     origin = f"TFDS's catalogue; {config.data.name} is not on this machine"
     return Images(*CATALOGUE[config.data.name], origin)
