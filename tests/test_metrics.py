@@ -88,6 +88,31 @@ def test_no_rate_and_long_times(clock):
     ]
 
 
+def test_what_follows_a_stage_is_told_at_the_pace_of_the_stages_so_far(clock, capsys):
+    outlook = metrics.Outlook({"read": 1, "learn": 8, "write": 2})
+    run(outlook.progress("read", 4), clock, seconds=10, total=4)
+    run(outlook.progress("learn", 16), clock, seconds=20, total=16)
+    run(outlook.progress("write", 2), clock, seconds=20, total=2)
+    lines = capsys.readouterr().out.splitlines()
+    # A quarter in, 0:40 are expected of the whole stage, and ten times as much afterwards.
+    assert lines[0].endswith("0:20 left, 7:00 with what follows")
+    # (40 + 320 s) / (1 + 8) for each unit, two of which follow.
+    assert lines[3].endswith("images/s · 5:00 left, 6:20 with what follows")
+    assert lines[-3].endswith("0:20 left")
+    assert lines[-1].endswith("0:40")
+
+
+def test_what_an_earlier_run_did_is_no_measure(clock, capsys):
+    outlook = metrics.Outlook({"a": 1, "b": 1, "c": 1})
+    progress = outlook.progress("b", 10, done=5)
+    clock.now += 20
+    progress.update(6)
+    # Ten more would take 200 s.
+    assert capsys.readouterr().out.endswith("1:20 left, 4:40 with what follows\n")
+    progress.close(10)
+    assert outlook.later("unknown", 1.0, 1.0) == 0
+
+
 def test_metrics_file_appends_json_lines(tmp_path):
     path = tmp_path / "new" / "metrics.jsonl"
     metrics.MetricsFile(path).write("noise", 1, loss=np.float32(0.5))

@@ -19,7 +19,7 @@ from ucjax.data.sources import Splits
 from ucjax.errors import UserError
 from ucjax.job import Job, budget_bytes, cache_folder, in_turn
 from ucjax.kmeans import Clusters
-from ucjax.metrics import Progress, say
+from ucjax.metrics import Outlook, Progress, say
 from ucjax.protection import ProtectedSet
 from ucjax.protector import Protector
 from ucjax.stages import embed, load_splits
@@ -140,25 +140,27 @@ def train_victims(
         return results
     side = job.victim.short_side
     same = side == job.config.data.short_side
-    for seed in job.config.victim.seeds:
-        for arm in results:
-            path = job.folder / "victims" / f"{arm}-seed{seed}.json"
-            if not parallel.agree(path.exists()):
-                unfinished = path.with_suffix(".safetensors")
-                result = victims.train(
-                    decode(arm, sets[arm], side, job),
-                    splits.test if same else load_splits(job, side).test,
-                    job.victim,
-                    seed=seed,
-                    mesh=job.mesh,
-                    checkpoint=unfinished,
-                    metrics=job.metrics,
-                    label=f"{arm} seed {seed}",
-                    budget_bytes=budget_bytes(job),
-                )
-                if parallel.is_main():
-                    checkpoint.write_json(path, asdict(result))
-                    unfinished.unlink(missing_ok=True)
-                parallel.barrier("victim")
-            results[arm][seed] = victims.read_result(path)
+    pairs = [(arm, seed) for seed in job.config.victim.seeds for arm in results]
+    outlook = Outlook({f"{arm} seed {seed}": 1.0 for arm, seed in pairs})
+    for arm, seed in pairs:
+        path = job.folder / "victims" / f"{arm}-seed{seed}.json"
+        if not parallel.agree(path.exists()):
+            unfinished = path.with_suffix(".safetensors")
+            result = victims.train(
+                decode(arm, sets[arm], side, job),
+                splits.test if same else load_splits(job, side).test,
+                job.victim,
+                seed=seed,
+                mesh=job.mesh,
+                checkpoint=unfinished,
+                metrics=job.metrics,
+                label=f"{arm} seed {seed}",
+                budget_bytes=budget_bytes(job),
+                progress=outlook.progress,
+            )
+            if parallel.is_main():
+                checkpoint.write_json(path, asdict(result))
+                unfinished.unlink(missing_ok=True)
+            parallel.barrier("victim")
+        results[arm][seed] = victims.read_result(path)
     return results

@@ -25,7 +25,7 @@ from ucjax.data.images import Item
 from ucjax.defences import DEFENCES, defend
 from ucjax.errors import UserError
 from ucjax.holdout import FOLDER, Halves, Place
-from ucjax.metrics import MetricsFile, say
+from ucjax.metrics import MetricsFile, Outlook, say
 from ucjax.report import verdict
 from ucjax.report.summary import Victims
 from ucjax.report.tables import accuracy
@@ -201,6 +201,7 @@ def _train(
     """Trains a victim per arm and seed, or reads it; seeds come first, to compare arms early."""
     metrics = MetricsFile(place.out / FOLDER / "metrics.jsonl")
     results: dict[str, dict[int, VictimResult]] = {arm: {} for arm in pairs}
+    outlook = Outlook({f"{arm} seed {seed}": 1.0 for seed in seeds for arm in pairs})
     for seed in seeds:
         for arm, items in pairs.items():
             # Other photos, files or settings are other victims, and those of before are kept.
@@ -222,6 +223,7 @@ def _train(
                     checkpoint=unfinished,
                     metrics=metrics,
                     label=f"{arm} seed {seed}",
+                    progress=outlook.progress,
                 )
                 checkpoint.write_json(path, asdict(result))
                 unfinished.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from ucjax import parallel, perturbation
 from ucjax.errors import UserError
-from ucjax.metrics import MetricsFile
+from ucjax.metrics import MetricsFile, Progress
 from ucjax.perturbation import NoiseSpec
 from ucjax.victims import train as victims
 from ucjax.victims.train import VictimSpec
@@ -31,6 +31,7 @@ class Job:
     folder: Path
     mesh: Mesh
     metrics: MetricsFile
+    progress: Callable[..., Progress] = Progress
 
 
 def check(config: ConfigDict, folder: Path, mesh: Mesh) -> Job:

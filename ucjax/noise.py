@@ -81,6 +81,7 @@ def train(
     checkpoint_file: Path,
     metrics: MetricsFile,
     budget_bytes: int | None = None,
+    progress: Callable[..., Progress] = Progress,
 ) -> NoiseResult:
     """Trains the noise of every cluster on random crops of `size`, resuming a killed run.
 
@@ -99,17 +100,17 @@ def train(
     feed = Feed(images, size, mesh=mesh, budget_bytes=budget_bytes)
     state, curve = _restore(checkpoint_file, state, p, spec.epochs, mesh)
     total, done = len(images) * spec.epochs, len(images) * len(curve)
-    progress = Progress("noise", total, done=done)
+    bar = progress("noise", total, done=done)
     saved = time.monotonic()
     for epoch in range(len(curve), spec.epochs):
         plan = list(_plan(clusters.assignment, spec, epoch))
-        state, record = _run_epoch(step, state, fixed, feed, plan, mesh, spec, progress)
+        state, record = _run_epoch(step, state, fixed, feed, plan, mesh, spec, bar)
         curve.append(record)
         metrics.write("noise", epoch + 1, loss=record[0], moved=record[1])
         if parallel.agree(time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS):
             _save(checkpoint_file, state, p, spec.epochs, curve)
             saved = time.monotonic()
-    progress.close(total, loss=curve[-1][0], moved=curve[-1][1])
+    bar.close(total, loss=curve[-1][0], moved=curve[-1][1])
     render = parallel.pmap(
         lambda state: make_render(spec)(state.params, state.inputs),
         mesh=mesh, in_specs=(state_specs(state),), out_specs=SHARDED,

@@ -78,6 +78,7 @@ def embed(image_set: ImageSet, surrogate: Surrogate, path: Path, job: Job) -> np
             size=job.config.data.crop,
             mesh=job.mesh,
             batch_size=job.config.surrogate.batch_size,
+            progress=job.progress,
         )
         if parallel.is_main():
             checkpoint.save_tree(path, {"features": rows, "images": digest})
@@ -152,6 +153,7 @@ def learn_noise(
             checkpoint_file=folder / "checkpoint.safetensors",
             metrics=job.metrics,
             budget_bytes=budget_bytes(job),
+            progress=job.progress,
         )
         if parallel.is_main():
             curve = {

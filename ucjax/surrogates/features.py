@@ -18,7 +18,13 @@ from ucjax.surrogates.base import Surrogate
 
 
 def features(
-    surrogate: Surrogate, image_set: ImageSet, *, size: int, mesh: Mesh, batch_size: int
+    surrogate: Surrogate,
+    image_set: ImageSet,
+    *,
+    size: int,
+    mesh: Mesh,
+    batch_size: int,
+    progress: Callable[[str, int], Progress] = Progress,
 ) -> np.ndarray:
     """Embeds the centre crops of all images, on all devices: float32 `[n, d]`.
 
@@ -31,6 +37,7 @@ def features(
       size: side of the crops in pixels.
       mesh: the devices to share each batch.
       batch_size: images a step on all devices together; rounded up to a multiple of them.
+      progress: receives ("features", n), returns what is updated.
 
     Raises:
       UserError: no images, crops larger than the images, or a feature that is not finite.
@@ -42,7 +49,7 @@ def features(
             f"the crop of {size} px is larger than the images' short side of "
             f"{image_set.short_side} px: lower the crop or raise the short side"
         )
-    progress = Progress("features", len(image_set))
+    bar = progress("features", len(image_set))
     batches: list[np.ndarray] = []
     done = 0
     for batch in _embed(surrogate, image_set, size, mesh, batch_size):
@@ -50,8 +57,8 @@ def features(
         _check_finite(rows, image_set.names[done:], surrogate)
         batches.append(rows)
         done += len(rows)
-        progress.update(done)
-    progress.close(done)
+        bar.update(done)
+    bar.close(done)
     return np.concatenate(batches)
 
 

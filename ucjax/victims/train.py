@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ def train(
     metrics: MetricsFile,
     label: str = "victim",
     budget_bytes: int | None = None,
+    progress: Callable[..., Progress] = Progress,
 ) -> VictimResult:
     """Trains one victim and tests it on clean images after every epoch.
 
@@ -76,6 +78,7 @@ def train(
       metrics: Gets one line an epoch, under the stage `label`.
       label: The victim's name on the progress line.
       budget_bytes: What the images may take of each device's memory (see `Feed`).
+      progress: Receives the label and the number of images, returns what is updated.
 
     Raises:
       UserError: the sets or the spec do not allow training, or the loss is no longer finite.
@@ -90,7 +93,7 @@ def train(
         Feed(images, spec.crop, mesh=mesh, budget_bytes=budget_bytes) for images in (train, test)
     )
     everything, first = np.arange(len(test)), int(state.step)
-    progress = Progress(label, spec.epochs * steps * spec.batch_size, done=first * spec.batch_size)
+    bar = progress(label, spec.epochs * steps * spec.batch_size, done=first * spec.batch_size)
     saved, shown = time.monotonic(), dict[str, float]()
     for epoch in range(first // steps, spec.epochs):
         batches = epoch_batches(len(train), spec.batch_size, seed, epoch)
@@ -101,7 +104,7 @@ def train(
             state, values = programs.step(state, images, labels, device_seed)
             results.append(values)
             _pace(results)
-            progress.update((epoch * steps + len(results)) * spec.batch_size, **shown)
+            bar.update((epoch * steps + len(results)) * spec.batch_size, **shown)
         loss, accuracy = _epoch_means(results, label, epoch, spec)
         tested = _test_accuracy(programs, state, test_feed, everything, test.labels, spec, mesh)
         curve[epoch] = loss, accuracy, tested
@@ -110,7 +113,7 @@ def train(
         if parallel.agree(time.monotonic() - saved >= _CHECKPOINT_SECONDS):
             _save(checkpoint, state, curve)
             saved = time.monotonic()
-    progress.close(spec.epochs * steps * spec.batch_size, **shown)
+    bar.close(spec.epochs * steps * spec.batch_size, **shown)
     records = tuple(EpochRecord(*row) for row in curve.tolist())
     groups = [np.flatnonzero(test.labels == label) for label in range(len(test.class_names))]
     classes = tuple(
