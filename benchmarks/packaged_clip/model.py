@@ -38,8 +38,10 @@ class Recipe:
       text_layers: of the text tower.
       epochs: passes over the training images.
       batch_size: images a step, over all devices.
-      learning_rate: of AdamW, reached after the warm-up; falls to 0 along a half cosine.
-      warmup_epochs: of the learning rate, from 0.
+      learning_rate: of Muon, for the matrices of the image tower's layers.
+      adam_learning_rate: of Adam, for everything else. Both are reached after the warm-up and fall
+        to 0 along a half cosine.
+      warmup_epochs: of the learning rates, from 0.
       weight_decay: of matrices only.
       label_smoothing: share of a label spread over all classes.
       smallest_area: of a random crop, as a share of the image.
@@ -54,13 +56,14 @@ class Recipe:
     dimensions: int = 256
     text_width: int = 128
     text_layers: int = 1
-    epochs: int = 24
+    epochs: int = 14
     batch_size: int = 128
-    learning_rate: float = 1e-3
-    warmup_epochs: float = 1.0
+    learning_rate: float = 2e-3
+    adam_learning_rate: float = 1e-3
+    warmup_epochs: float = 0.25
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
-    smallest_area: float = 0.35
+    smallest_area: float = 0.5
     colour: float = 0.2
     seed: int = 0
 

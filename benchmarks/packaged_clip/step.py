@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
+from optax import contrib
 from transformers.models.clip.modeling_flax_clip import FlaxCLIPModule
 
 from benchmarks.packaged_clip import model
@@ -71,16 +72,33 @@ def compile_programs(
 
 
 def make_optimizer(recipe: Recipe, total_steps: int) -> optax.GradientTransformation:
-    """AdamW with clipped gradients, a linear warm-up and half a cosine."""
+    """Muon (Jordan 2024, scaled as by Liu et al. 2025) with Adam, a warm-up and half a cosine.
+
+    In a trial of one epoch each, on 2 CPU cores, AdamW reached 3.1 % zero-shot and this 6.1 %, at
+    two thirds of the images a second.
+    """
     warmup = round(recipe.warmup_epochs / recipe.epochs * total_steps)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, warmup, total_steps)
-    return optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(
-            schedule, b2=0.98, weight_decay=recipe.weight_decay,
-            mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+
+    def schedule(peak: float) -> optax.Schedule:
+        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, total_steps)
+
+    return contrib.muon(
+        schedule(recipe.learning_rate),
+        adam_learning_rate=schedule(recipe.adam_learning_rate),
+        adam_b2=0.98,
+        weight_decay=recipe.weight_decay,
+        consistent_rms=0.2,  # of Adam's updates, so that both take learning rates of one size
+        muon_weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(
+            _layer_of_image_tower, params
         ),
-    )  # fmt: skip
+    )
+
+
+def _layer_of_image_tower(
+    path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array
+) -> contrib.MuonDimensionNumbers | None:
+    inside = path[0].key == "vision_model" and path[-1].key == "kernel" and leaf.ndim == 2
+    return contrib.MuonDimensionNumbers() if inside else None
 
 
 def _step(
