@@ -7,6 +7,7 @@ import pytest
 
 from ucjax.cli import settings
 from ucjax.cli.command import COMMANDS, main
+from ucjax.config import photos
 from ucjax.errors import UserError
 
 
@@ -71,3 +72,11 @@ def test_a_config_is_a_file_or_the_defaults_with_options_and_overrides_in_this_o
         settings.load(None, ["--config.noise.epocs=9"])
     with pytest.raises(UserError, match="choose one of clip"):
         settings.load("configs/pets.py:vgg", [])
+
+
+@pytest.mark.parametrize("count", [3, 500, 700, 50_000])
+def test_few_photos_are_shown_as_often_as_many(count):
+    few, many = photos(count), photos()
+    for ours, usual, images in ((few.noise, many.noise, 15_000), (few.victim, many.victim, 20_000)):
+        assert ours.epochs * count >= images
+        assert ours.epochs == usual.epochs or (ours.epochs - 1) * count < images

@@ -183,13 +183,14 @@ def evaluate(
       labels: of the pictures, `[n]`, at least two kinds.
       epsilon_255: of the random noise that arrays are compared with.
       options: those of `evaluation.evaluate` (arms, defences, minutes …), and keys of
-        `config.photos()` with "__" for dots, such as `victim__epochs=10`.
+        `config.photos` with "__" for dots, such as `victim__epochs=10`.
 
     Raises:
       UserError: bad input, in one line.
     """
     settings = {key: options.pop(key) for key in list(options) if "__" in key}
-    chosen = config.with_settings(config.photos(), settings)
+    count = len(walk(Path(photos)) if isinstance(photos, str | Path) else photos)
+    chosen = config.with_settings(config.photos(count), settings)
     if isinstance(photos, str | Path) and isinstance(out, str | Path):
         return evaluation.evaluate(Path(photos), Path(out), chosen, **options)
     if isinstance(photos, str | Path) or isinstance(out, str | Path) or labels is None:

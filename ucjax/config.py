@@ -98,8 +98,9 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     return c.lock()
 
 
-# Images that the noise sees at least: a few hundred photos would end after a few dozen steps.
-_LEAST_IMAGES_SEEN = 15_000
+# Images that the noise and each victim see at least: with a few hundred photos they would end
+# after a few dozen steps, long before a victim knows its photos.
+_NOISE_SEES, _VICTIM_SEES = 15_000, 20_000
 
 
 def photos(count: int = 0) -> ConfigDict:
@@ -114,7 +115,7 @@ def photos(count: int = 0) -> ConfigDict:
     # The pixels themselves: ten generators take a CPU hours at this size.
     c.noise.update(
         parametrisation="direct",
-        epochs=max(6, math.ceil(_LEAST_IMAGES_SEEN / count)) if count else 6,
+        epochs=_epochs(6, _NOISE_SEES, count),
         batch_size=32,
         learning_rate=0.3,
         final_learning_rate=0.03,
@@ -122,9 +123,14 @@ def photos(count: int = 0) -> ConfigDict:
     )
     c.clusters.k = max(2, min(10, count)) if count else 10
     c.protect.geometry = "native"
-    c.victim.update(width=16, epochs=20, batch_size=32, learning_rate=0.05)
+    c.victim.update(width=16, batch_size=32, learning_rate=0.05)
+    c.victim.epochs = _epochs(20, _VICTIM_SEES, count)
     c.victim.update(short_side=146, crop=128)
     return c
+
+
+def _epochs(least: int, images_seen: int, count: int) -> int:
+    return max(least, math.ceil(images_seen / count)) if count else least
 
 
 def with_settings(config: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluates; returns 1 if protection is not shown, or cannot be."""
     from ucjax.cli import settings
+    from ucjax.data.folder import walk
     from ucjax.errors import UserError
 
     if arguments.seeds is not None and arguments.seeds < 1:
@@ -54,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     given: dict[str, Any] = {}
     if arguments.seeds is not None:
         given["victim__seeds"] = tuple(range(arguments.seeds))
-    config = settings.load(arguments.config, arguments.overrides, **given)
+    count = len(walk(arguments.photos))
+    config = settings.load(arguments.config, arguments.overrides, photos=count, **given)
     from ucjax import evaluation, parallel
 
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
