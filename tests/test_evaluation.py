@@ -110,6 +110,7 @@ def test_photos_without_classes_are_labelled_by_another_surrogate(protected_phot
     assert ucjax("protect", photos, out, *given)[0] == 0
     with pytest.raises(UserError, match="made the noise's own clusters"):
         halves_of(photos, out, labels_by="efficientnet_lite0")
+    assert halves_of(photos, out)[1].labels_by == "packaged_clip"
     summary = json.loads((out / "summary.json").read_text())
     summary["job"]["surrogate"] = "clip"
     (out / "summary.json").write_text(json.dumps(summary))

@@ -259,6 +259,22 @@ def test_weights_that_are_missing_or_changed(trained, tmp_path):
         surrogates.load("packaged_clip", path=str(tmp_path), image_size=64)
 
 
+def test_the_package_ships_what_its_card_says():
+    facts = checkpoint.read_json(train.OUTPUT / "training.json")
+    card = (train.OUTPUT / "README.md").read_text()
+    assert f"{100 * facts['zero_shot_top1']:.2f} % of 10,000 validation images" in card
+    assert facts["zero_shot_top1"] >= 0.12
+    assert facts["sha256"] in card
+    assert sum(file.stat().st_size for file in train.OUTPUT.iterdir()) <= 12e6
+    surrogate = surrogates.load("packaged_clip", image_size=64)
+    assert surrogate.id == "packaged_clip"
+    assert surrogate.sha256 == facts["sha256"]
+    images = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
+    features = jax.jit(surrogate.embed)(surrogate.params, images)
+    assert features.shape == (2, 256)
+    assert not np.allclose(features[0], features[1], rtol=0.01)
+
+
 def test_five_neighbours_vote_and_the_nearest_breaks_a_tie():
     angles = np.array([0, 1, 2, 3, 10, 11, 60, 61])
     labels = np.array([0, 0, 0, 1, 1, 1, 2, 2])
