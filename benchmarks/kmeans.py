@@ -24,7 +24,7 @@ import numpy as np
 import sklearn
 from sklearn.cluster import KMeans, kmeans_plusplus
 
-from ucjax import checkpoint, kmeans, lloyd, parallel
+from ucjax import checkpoint, kmeans, lloyd, parallel, seeding
 
 
 def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     rows = lloyd.place(x, x.mean(axis=0), mesh)
 
     def our_seeds() -> jax.Array:
-        return lloyd.seeds(rows, np.uint32(0), np.uint32(0), k=k)
+        return seeding.seeds(rows, np.uint32(0), np.uint32(0), k=k)
 
     sides: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {"iterations": (ours, theirs)}
     if not args.skip_seeding:

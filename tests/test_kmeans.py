@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from ucjax import kmeans, lloyd
+from ucjax import kmeans, lloyd, seeding
 from ucjax.errors import UserError
 
 
@@ -73,7 +73,7 @@ def test_seeds_are_distinct_rows_and_differ_between_restarts(mesh):
     x = blobs()
     rows = lloyd.place(x, np.zeros(19, np.float32), mesh)
     first, second = (
-        np.asarray(lloyd.seeds(rows, np.uint32(3), np.uint32(i), k=40)) for i in range(2)
+        np.asarray(seeding.seeds(rows, np.uint32(3), np.uint32(i), k=40)) for i in range(2)
     )
     for seeds in (first, second):
         chosen = (seeds[:, None, :] == x[None, :, :]).all(axis=2)
@@ -85,7 +85,7 @@ def test_seeds_are_distinct_rows_and_differ_between_restarts(mesh):
 def test_seeds_are_drawn_in_proportion_to_the_squared_distance():
     keys = jax.random.split(jax.random.key(0), 7000)
     squares = np.array([0, 1, 4, 9], np.float32)
-    draws = jax.vmap(lambda key: lloyd.draw_rows(key, squares, 1))(keys)
+    draws = jax.vmap(lambda key: seeding.draw_rows(key, squares, 1))(keys)
     counts = np.bincount(np.asarray(draws)[:, 0], minlength=4)
     np.testing.assert_allclose(counts / 7000, np.array([0, 1, 4, 9]) / 14, atol=0.02)
 
@@ -158,7 +158,7 @@ def test_clusters_are_sorted_by_size(mesh):
     assert (np.diff(sizes) <= 0).all()
 
 
-def test_blocks_that_overlap_count_each_row_once(one_device):
+def test_the_last_block_counts_each_row_once(one_device):
     n = lloyd._CPU_BLOCK_ROWS + 37
     x = blobs(n=n, d=3)
     rows = lloyd.place(x, np.zeros(3, np.float32), one_device)
@@ -166,16 +166,65 @@ def test_blocks_that_overlap_count_each_row_once(one_device):
         rows, x[:1], tolerance=np.float32(0), max_iterations=np.int32(1), mesh=one_device
     )
     np.testing.assert_allclose(fit.centers[0], x.mean(axis=0), atol=1e-6)
+    assert fit.inertia == pytest.approx(np.square(x - x.mean(axis=0)).sum(), rel=1e-5)
+
+
+def plain_lloyd(x, centers, iterations):
+    """Labels after `iterations` updates, by the definition and in float64."""
+    for i in range(iterations + 1):
+        labels = np.square(x[:, None] - centers[None]).sum(axis=2).argmin(axis=1)
+        if i < iterations:
+            centers = np.stack([x[labels == j].mean(axis=0) for j in range(len(centers))])
+    return labels
+
+
+@pytest.mark.parametrize("scale", [1, 1e-3, 1e4])
+def test_rows_that_are_skipped_would_have_stayed(mesh, scale):
+    x = blobs(n=600, spread=1.2) * np.float32(scale)
+    x[::7] *= 30  # far rows move their centres far, and others by little
+    for iterations in (1, 2, 4, 8, 16):
+        found = kmeans.fit(
+            x, 5, seed=0, mesh=mesh, centers=x[1:6], max_iterations=iterations, tolerance=0
+        )
+        oracle = plain_lloyd(x.astype(np.float64), x[1:6].astype(np.float64), iterations)
+        np.testing.assert_array_equal(found.assignment, oracle)
+
+
+def test_no_move_of_the_centres_within_the_gap_changes_a_label():
+    x, rng = blobs(), np.random.default_rng(5)
+    centers = blobs(n=5, seed=3)
+    labels, gaps = map(np.asarray, lloyd._nearest(x, np.square(x).sum(axis=1), centers))
+    assert np.median(gaps) > 0.3
+    for row in range(len(x)):
+        own, other = labels[row], (labels[row] + rng.integers(1, 5)) % 5
+        to_row = x[row] - centers[[own, other]].astype(np.float64)
+        share, length = rng.random(), np.linalg.norm(to_row, axis=1)
+        moved = centers.astype(np.float64)
+        moved[own] -= share * gaps[row] * to_row[0] / length[0]  # the worst there is
+        moved[other] += (1 - share) * gaps[row] * to_row[1] / length[1]
+        assert np.square(x[row] - moved).sum(axis=1).argmin() == own
+
+
+def test_only_rows_with_a_closed_gap_are_looked_at(one_device):
+    x = blobs()
+    rows = lloyd.place(x, np.zeros(19, np.float32), one_device)
+    gaps = np.where(np.arange(203) % 3, 1, -1).astype(np.float32)
+    wrong = np.full(203, 9, np.int32)
+    labels, found = lloyd._assign(rows, x[:5], wrong, gaps, block=64)
+    expected = np.square(x[:, None] - x[None, :5]).sum(axis=2).argmin(axis=1)
+    np.testing.assert_array_equal(labels, np.where(gaps > 0, wrong, expected))
+    np.testing.assert_array_equal(found[gaps > 0], 1)
 
 
 def test_sums_on_accelerators_equal_those_on_a_cpu():
-    x, labels = blobs(), np.random.default_rng(2).integers(6, size=203)
+    x = blobs()
+    left, joined = np.random.default_rng(2).integers(6, size=(2, 203))
     start = jnp.ones((5, 19)), jnp.ones(5)
-    cpu = lloyd._add_rows(*start, x, labels, on_cpu=True)
-    accelerator = lloyd._add_rows(*start, x, labels, on_cpu=False)
+    cpu = lloyd._move_rows(*start, x, left, joined, on_cpu=True)
+    accelerator = lloyd._move_rows(*start, x, left, joined, on_cpu=False)
     for a, b in zip(cpu, accelerator, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
-    assert cpu[1].sum() == 5 + (labels < 5).sum()
+    assert cpu[1].sum() == 5 + (joined < 5).sum() - (left < 5).sum()
 
 
 def test_leaves_its_input_alone(mesh):

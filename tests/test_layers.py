@@ -17,7 +17,7 @@ LAYERS = [
     "errors parallel checkpoint metrics convolution winograd",
     "data.*",
     "surrogates.* generator victims.models.*",
-    "kmeans lloyd objective perturbation noise protector",
+    "kmeans lloyd seeding objective perturbation noise protector",
     "fidelity picture placement protected writer protection verification exports.* baselines.* "
     "defences",
     "victims.*",
@@ -99,7 +99,7 @@ def functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 def test_this_file_sees_the_code():
     assert {"main", "kmeans", "data.images", "victims.train", "surrogates.__init__"} <= set(MODULES)
-    assert imports("kmeans") == {"lloyd", "parallel", "errors"}
+    assert imports("kmeans") == {"lloyd", "seeding", "parallel", "errors"}
     assert resolve("ucjax.__version__") == "__init__"
     assert layer("victims.models.resnet") < layer("noise") < layer("victims.train")
 

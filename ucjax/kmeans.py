@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from ucjax import lloyd, parallel
+from ucjax import lloyd, parallel, seeding
 from ucjax.errors import UserError
 
 # Restarts that reach one optimum differ in inertia by rounding: the first of them is kept.
@@ -160,7 +160,7 @@ def _best_restart(
     """Runs the restarts one by one: each stops when it has converged, and memory holds one."""
 
     def run(restart: int) -> tuple[lloyd.Fit, float]:
-        start = lloyd.seeds(rows, np.uint32(seed), np.uint32(restart), k=k)
+        start = seeding.seeds(rows, np.uint32(seed), np.uint32(restart), k=k)
         found = lloyd.iterate(rows, start, **limits, mesh=mesh)
         return found, float(parallel.to_host(found.inertia))
 

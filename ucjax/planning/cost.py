@@ -17,7 +17,7 @@ from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ucjax import lloyd
+from ucjax import lloyd, seeding
 from ucjax.planning.steps import Step
 
 _REPETITIONS, _ENOUGH_SECONDS = 8, 2.0
@@ -84,7 +84,7 @@ def kmeans_seconds(count: int, dimensions: int, settings: ConfigDict, mesh: Mesh
     seconds = []
     for restart in range(2):  # the first one compiles
         start = time.perf_counter()
-        seeds = jax.block_until_ready(lloyd.seeds(placed, np.uint32(0), np.uint32(restart), k=k))
+        seeds = jax.block_until_ready(seeding.seeds(placed, np.uint32(0), np.uint32(restart), k=k))
         seeded = time.perf_counter()
         jax.block_until_ready(lloyd.iterate(placed, seeds, **limits, mesh=mesh))
         seconds = [seeded - start, (time.perf_counter() - seeded) / timed]
