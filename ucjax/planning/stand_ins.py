@@ -28,6 +28,11 @@ def load(name: str, *, path: str, image_size: int) -> Surrogate:
     net = _architecture(name, image_size)
     if net is None:
         return surrogates.load(name, path=path, image_size=image_size)
+    return shapes_of(net, name, image_size)
+
+
+def shapes_of(net: nn.Module, name: str, image_size: int) -> Surrogate:
+    """Returns a surrogate of a published network's kind, its parameters `jax.ShapeDtypeStruct`."""
     pixels = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
     variables = jax.eval_shape(net.init, jax.random.key(0), pixels)
 
