@@ -1,7 +1,7 @@
 """Convolutions of the generator and of ResNet-18, per layer: ours, `lax.conv` and PyTorch.
 
-    python benchmarks/convolutions.py                       # all, about 10 minutes on 2 cores
-    python benchmarks/convolutions.py --networks resnet18 --sizes 64 --batch 64 --width 16
+    python -m benchmarks.convolutions                       # all, about 10 minutes on 2 cores
+    python -m benchmarks.convolutions --networks resnet18 --sizes 64 --batch 64 --width 16
 
 Times are taken in turns in one run, forward and forward + backward (no gradient for images fed to a
 first layer). `lax` is the form accelerators get. Prints medians and ratios and writes JSON with
@@ -12,10 +12,7 @@ with other work. PyTorch is optional (`pip install torch`).
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,16 +22,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import timing
+from benchmarks.timing import Run
 from ucjax import checkpoint, convolution
 from ucjax.generator import NoiseGenerator
 
 try:
     import torch
-    from torch import nn
+    from torch.nn import functional as F
+
+    from benchmarks import peer_networks as nets
+    from benchmarks import peers
 except ImportError:
     torch = None
-
-Run = Callable[[], Any]
 
 
 class Layer(NamedTuple):
@@ -138,41 +138,11 @@ def layer_runs(layer: Layer, batch: int) -> dict[str, tuple[Run, Run]]:
 
         def theirs(x: Any) -> Any:
             if stride == 0:
-                return nn.functional.conv_transpose2d(x, weight, None, 2, 1, 1)
-            return nn.functional.conv2d(x, weight, None, stride, p)
+                return F.conv_transpose2d(x, weight, None, 2, 1, 1)
+            return F.conv2d(x, weight, None, stride, p)
 
         runs["torch"] = torch_runs(theirs, image, leaves)
     return runs
-
-
-def torch_generator() -> Any:
-    """The generator in PyTorch."""
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = nn.Sequential(
-                *part(nn.ReflectionPad2d(1), nn.Conv2d(256, 256, 3, bias=False), 256),
-                *part(nn.ReflectionPad2d(1), nn.Conv2d(256, 256, 3, bias=False), 256)[:-1],
-            )
-
-        def forward(self, x: Any) -> Any:
-            return x + self.body(x)
-
-    def part(pad: Any, conv: Any, c: int) -> list[Any]:
-        return [pad, conv, nn.BatchNorm2d(c), nn.ReLU()]
-
-    def down(c: int) -> list[Any]:
-        return part(nn.Identity(), nn.Conv2d(c, 2 * c, 3, 2, 1, bias=False), 2 * c)
-
-    def up(c: int) -> list[Any]:
-        transposed = nn.ConvTranspose2d(c, c // 2, 3, 2, 1, 1, bias=False)
-        return part(nn.Identity(), transposed, c // 2)
-
-    stem = part(nn.ReflectionPad2d(3), nn.Conv2d(3, 64, 7, bias=False), 64)
-    head = [nn.ReflectionPad2d(3), nn.Conv2d(64, 3, 7), nn.Tanh()]
-    body = [*down(64), *down(128), *(Block() for _ in range(6)), *up(256), *up(128)]
-    return nn.Sequential(*stem, *body, *head)
 
 
 def generator_runs(s: int, stack: int) -> dict[str, tuple[Run, Run]]:
@@ -191,7 +161,7 @@ def generator_runs(s: int, stack: int) -> dict[str, tuple[Run, Run]]:
         with mock.patch("jax.default_backend", return_value="accelerator"):
             runs["lax"] = jax_runs(render, x, weights, (1,))
     if torch:
-        theirs = torch_generator()
+        theirs = nets.noise_generator()
         image = torch.from_numpy(x.reshape(-1, s, s, 3)[:1]).permute(0, 3, 1, 2).contiguous()
         once = torch_runs(theirs, image, list(theirs.parameters()))
         forward, both = (repeat(run, max(stack, 1)) for run in once)
@@ -204,18 +174,14 @@ def repeat(run: Run, count: int) -> Run:
     return lambda: [run() for _ in range(count)]
 
 
-def measure(runs: dict[str, tuple[Run, Run]], repeats: int) -> dict[str, list[list[float]]]:
-    """Seconds `[wall, cpu]` of every repeat of `side forward` and `side both`, taken in turns."""
-    times: dict[str, list[list[float]]] = {}
-    for _ in range(repeats):
-        for side, parts in runs.items():
-            for part, run in zip(("forward", "both"), parts, strict=True):
-                jax.block_until_ready(run())  # the side before has emptied the caches
-                start = time.perf_counter(), time.process_time()
-                jax.block_until_ready(run())
-                elapsed = [time.perf_counter() - start[0], time.process_time() - start[1]]
-                times.setdefault(f"{side} {part}", []).append(elapsed)
-    return times
+def measure(runs: dict[str, tuple[Run, Run]], repeats: int) -> dict[str, list[timing.Taken]]:
+    """Times of every repeat of `side forward` and `side both`."""
+    each = {
+        f"{side} {part}": run
+        for side, parts in runs.items()
+        for part, run in zip(("forward", "both"), parts, strict=True)
+    }
+    return timing.in_turns(each, repeats, warm=True)
 
 
 def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -269,7 +235,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if torch:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        peers.use_all_cores()
     else:
         print("PyTorch is not installed: its columns stay empty (pip install torch)")
     titles = [f"{side} {part}" for part in ("f", "f+b") for side in ("ours", "lax", "torch", "x")]
@@ -281,9 +247,7 @@ def main() -> None:
         found.append(row)
         show(row, ("wall", "cpu").index(args.clock))
     settings = {k: v if isinstance(v, int | str | list) else str(v) for k, v in vars(args).items()}
-    versions = {"jax": jax.__version__, "torch": torch.__version__ if torch else None}
-    machine = {"processor": platform.processor(), "cores": len(os.sched_getaffinity(0))}
-    result = {"settings": settings, **versions, **machine, "rows": found}
+    result = {"settings": settings, **timing.machine("torch"), "rows": found}
     checkpoint.write_json(args.out, result)
     print(f"written to {args.out}")
 

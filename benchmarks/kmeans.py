@@ -1,7 +1,7 @@
 """k-means against scikit-learn: same rows, same seeds, same number of iterations.
 
-    python benchmarks/kmeans.py                                   # 100 k x 512, k 100: 2 minutes
-    python benchmarks/kmeans.py --rows=1000000 --features=256 --clusters=1000 --iterations=3
+    python -m benchmarks.kmeans                                   # 100 k x 512, k 100: 2 minutes
+    python -m benchmarks.kmeans --rows=1000000 --features=256 --clusters=1000 --iterations=3
 
 Prints a table of times taken in turns in one run, beside two floors of passes over all rows: the
 floating point operations at the rate of a large dense product, and the bytes at the rate of a
@@ -13,30 +13,20 @@ scikit-learn (the `test` extra).
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import sklearn
 from sklearn.cluster import KMeans, kmeans_plusplus
 
+from benchmarks import timing
 from ucjax import checkpoint, kmeans, lloyd, parallel, seeding
 
 MOST_MB = 1000  # above the input
-
-
-def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Times one call, to the end of what it started on a device."""
-    start = time.perf_counter()
-    result = jax.block_until_ready(function())
-    return time.perf_counter() - start, result
 
 
 def make_rows(n: int, d: int, k: int) -> np.ndarray:
@@ -51,24 +41,6 @@ def make_rows(n: int, d: int, k: int) -> np.ndarray:
     return rows
 
 
-def measure_ceilings(repeats: int) -> dict[str, float]:
-    """Dense product in GFLOP/s and copy in GB/s (read and written), the best of `repeats`."""
-    a, x = jnp.ones((3000, 3000)), jnp.ones(2**26)
-    product, copy = jax.jit(jnp.matmul), jax.jit(lambda x: x + 1)
-    jax.block_until_ready((product(a, a), copy(x)))
-    product_time = min(seconds(lambda: product(a, a))[0] for _ in range(repeats))
-    copy_time = min(seconds(lambda: copy(x))[0] for _ in range(repeats))
-    return {
-        "product_gflops": 2 * 3000**3 / product_time / 1e9,
-        "copy_gbs": 2 * x.nbytes / copy_time / 1e9,
-    }
-
-
-def peak_mb() -> float:
-    """Largest resident size of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-
-
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Runs both sides in turns."""
     x = make_rows(args.rows, args.features, args.clusters)
@@ -81,9 +53,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     def theirs() -> KMeans:
         return KMeans(k, init=centers, n_init=1, max_iter=args.iterations, tol=0).fit(x)
 
-    before = peak_mb()
-    first, _ = seconds(ours)
-    peak = peak_mb() - before
+    before = timing.peak_mb()
+    first, _ = timing.timed(ours)
+    peak = timing.peak_mb() - before
     rows = lloyd.place(x, x.mean(axis=0), mesh)
 
     def our_seeds() -> jax.Array:
@@ -98,22 +70,19 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for _ in range(args.repeats):
         for name, pair in sides.items():
             for i, function in enumerate(pair):
-                elapsed, results[f"{name}{i}"] = seconds(function)
-                times[name][i].append(elapsed)
+                taken, results[f"{name}{i}"] = timing.timed(function)
+                times[name][i].append(taken.wall)
     mine, oracle = results["iterations0"], results["iterations1"]
     return {
         "settings": {key: value for key, value in vars(args).items() if key != "out"},
-        "device": jax.devices()[0].device_kind,
-        "devices": mesh.size,
-        "jax": jax.__version__,
-        "scikit_learn": sklearn.__version__,
+        **timing.machine("scikit-learn"),
         "times": {name: {"ucjax": a, "scikit_learn": b} for name, (a, b) in times.items()},
-        "compile_seconds": first - statistics.median(times["iterations"][0]),
+        "compile_seconds": first.wall - statistics.median(times["iterations"][0]),
         "iterations": [mine.iterations, int(oracle.n_iter_)],
         "inertia": [mine.inertia, float(oracle.inertia_)],
         "same_assignment": float(np.mean(mine.assignment == oracle.labels_)),
         "peak_above_input_mb": peak,
-        **measure_ceilings(max(args.repeats, 5)),
+        "ceilings": timing.ceilings(max(args.repeats, 5))._asdict(),
     }
 
 
@@ -125,8 +94,9 @@ def floors(result: dict[str, Any], name: str) -> tuple[float, float]:
         passes, width = result["iterations"][0] + 1, k
     else:  # one pass for each seed, against its candidates
         passes, width = k, 2 + int(np.log(k))
-    operations = passes * (2 * n * d * width + n * d) / result["product_gflops"] / 1e9
-    return operations, passes * 4 * n * d / result["copy_gbs"] / 1e9
+    operations = passes * (2 * n * d * width + n * d)
+    ceilings = timing.Ceilings(**result["ceilings"])
+    return operations / ceilings.product, passes * 4 * n * d / ceilings.copy
 
 
 def show(result: dict[str, Any]) -> None:
@@ -138,21 +108,19 @@ def show(result: dict[str, Any]) -> None:
     for name, times in result["times"].items():
         mine, theirs = times["ucjax"], times["scikit_learn"]
         ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
-        cells = [
-            f"{statistics.median(part):.2f} ({min(part):.2f}-{max(part):.2f})"
-            for part in (mine, theirs, ratios)
-        ]
+        cells = [timing.spelled(part) for part in (mine, theirs, ratios)]
         operations, traffic = floors(result, name)
         print(
             f"{name:12}{cells[0]:>24}{cells[1]:>26}{cells[2]:>22}{operations:14.2f}{traffic:14.2f}"
         )
     mine, theirs = result["inertia"]
+    ceilings = result["ceilings"]
     print(
         f"iterations {result['iterations']}, inertia {mine:.6g} against {theirs:.6g} "
         f"({100 * (mine / theirs - 1):+.4f} %), {100 * result['same_assignment']:.2f} % of rows in "
         f"the same cluster\ncompilation {result['compile_seconds']:.1f} s once, peak memory "
         f"{result['peak_above_input_mb']:.0f} MB above the input\nceilings: product "
-        f"{result['product_gflops']:.0f} GFLOP/s, copy {result['copy_gbs']:.1f} GB/s on "
+        f"{ceilings['product'] / 1e9:.0f} GFLOP/s, copy {ceilings['copy'] / 1e9:.1f} GB/s on "
         f"{result['devices']} × {result['device']}"
     )
 
