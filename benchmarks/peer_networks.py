@@ -104,8 +104,7 @@ class VisionTransformer(nn.Module):
     """CLIP's image tower (arXiv:2103.00020): images `[b, 3, s, s]` to projected features."""
 
     def __init__(
-        self, *, size: int, patch: int, width: int, hidden: int, layers: int, heads: int,
-        dimensions: int,
+        self, *, size: int, patch: int, width: int, layers: int, heads: int, dimensions: int
     ) -> None:  # fmt: skip
         super().__init__()
         self.patches = nn.Conv2d(3, width, patch, patch, bias=False)
@@ -113,7 +112,7 @@ class VisionTransformer(nn.Module):
         self.positions = nn.Parameter(torch.randn(1, 1 + (size // patch) ** 2, width))
         self.first_norm, self.last_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         layer = nn.TransformerEncoderLayer(
-            width, heads, hidden, 0.0, lambda x: x * torch.sigmoid(1.702 * x), batch_first=True,
+            width, heads, 4 * width, 0.0, lambda x: x * torch.sigmoid(1.702 * x), batch_first=True,
             norm_first=True,
         )  # fmt: skip
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)

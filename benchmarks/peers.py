@@ -1,8 +1,7 @@
 """What ucjax is compared with, in plain PyTorch: the published procedure and a victim's training.
 
 Written for the benchmarks from what arXiv:2301.01217 and its code's settings say. On a GPU networks
-run in channels_last, in bfloat16 where autocast allows it, and compiled; on a CPU as they are. A
-`Run` ends when its work on the device has.
+run in channels_last, in bfloat16 where autocast allows it, and compiled; on a CPU as they are.
 """
 
 from __future__ import annotations
@@ -26,6 +25,19 @@ def use_all_cores() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
+def ended(run: Run) -> Run:
+    """Makes a call end when its work on the device has."""
+    if DEVICE == "cpu":
+        return run
+
+    def whole() -> Any:
+        result = run()
+        torch.cuda.synchronize()
+        return result
+
+    return whole
+
+
 def generator_pass(net: nn.Module, size: int) -> Run:
     """Forward and backward of a generator, for its parameters."""
     net = _placed(net.train())
@@ -36,7 +48,7 @@ def generator_pass(net: nn.Module, size: int) -> Run:
             noise = net(z)
         return torch.autograd.grad(noise.float(), list(net.parameters()), gradient)
 
-    return _ended(run)
+    return run
 
 
 def noise_step(
@@ -74,7 +86,7 @@ def noise_step(
         schedule.step()
         return loss
 
-    return _ended(run)
+    return run
 
 
 def input_gradient(net: nn.Module, batch: int, size: int) -> Run:
@@ -87,7 +99,7 @@ def input_gradient(net: nn.Module, batch: int, size: int) -> Run:
             features = net(_normalised(images))
         return torch.autograd.grad(features.float().square().sum() / 2, images)
 
-    return _ended(run)
+    return run
 
 
 def victim_step(net: nn.Module, batch: int, size: int, classes: int) -> Run:
@@ -106,7 +118,7 @@ def victim_step(net: nn.Module, batch: int, size: int, classes: int) -> Run:
         schedule.step()
         return loss
 
-    return _ended(run)
+    return run
 
 
 def _placed(net: nn.Module) -> nn.Module:
@@ -126,15 +138,3 @@ def _images(count: int, size: int) -> Tensor:
 
 def _normalised(images: Tensor) -> Tensor:
     return (images - 0.5) / 0.5
-
-
-def _ended(run: Run) -> Run:
-    if DEVICE == "cpu":
-        return run
-
-    def whole() -> Any:
-        result = run()
-        torch.cuda.synchronize()
-        return result
-
-    return whole

@@ -78,7 +78,9 @@ def generator_pass(spec: NoiseSpec, size: int, *, p: int, mesh: Mesh) -> Program
         return parallel.pmap(both, mesh=mesh, in_specs=(split,) * 3, out_specs=split)
 
     arguments = (state.params, state.inputs, gradient)
-    return _program(build, arguments, carries=False, parameters=_count(state.params) // p)
+    return _program(
+        build, arguments, carries=False, parameters=_count(state.params) // len(state.inputs)
+    )
 
 
 def noise_step(surrogate: Surrogate, spec: NoiseSpec, *, p: int, mesh: Mesh) -> Program:

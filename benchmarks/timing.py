@@ -54,6 +54,17 @@ def in_turns(
     return times
 
 
+def repeated(run: Run, calls: int) -> Run:
+    """Makes one call of several; the result is the last one's."""
+
+    def all_of_them() -> Any:
+        for _ in range(calls - 1):
+            run()
+        return run()
+
+    return all_of_them
+
+
 def ceilings(repeats: int, *, dtype: Any = jnp.float32, side: int = 3000) -> Ceilings:
     """Takes the best of `repeats` dense products of `side` squared and copies of 256 MB."""
     a, x = jnp.ones((side, side), dtype), jnp.ones(2**28 // jnp.dtype(dtype).itemsize, dtype)
