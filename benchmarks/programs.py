@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from benchmarks.timing import Run
-from ucjax import convolution, noise, parallel, perturbation
+from ucjax import noise, parallel, perturbation, platforms
 from ucjax.config import paper
 from ucjax.objective import Batch, make_objective, targets
 from ucjax.perturbation import NoiseSpec
@@ -144,7 +144,7 @@ def _program(
 ) -> Program:
     program = build()
     # The operations as they are written, not those of the detours that a CPU prefers.
-    with convolution.traced_for("tpu"):
+    with platforms.traced_for("tpu"):
         flops = cost.lowered_flops(Step(build(), arguments, carries))
     results = jax.tree.leaves(jax.eval_shape(program, *arguments))
     traffic = sum(x.nbytes for x in jax.tree.leaves(arguments))

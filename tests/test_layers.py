@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A module may import from its own layer (without cycles) and from those above it.
 LAYERS = [
-    "errors parallel checkpoint metrics convolution winograd",
+    "errors parallel platforms checkpoint metrics convolution winograd",
     "data.*",
     "surrogates.* generator victims.models.*",
     "kmeans lloyd seeding objective perturbation noise protector",

@@ -12,7 +12,7 @@ import pytest
 from pictures import SIZES, content, publish
 
 from configs import cars, pets, smoke
-from ucjax import convolution, job, noise, parallel, plan
+from ucjax import convolution, job, noise, parallel, plan, platforms
 from ucjax.cli import command
 from ucjax.config import photos
 from ucjax.data.images import ImageSet
@@ -141,7 +141,7 @@ def test_flops_grow_with_the_batch_in_either_form(platform, names, one_device):
     surrogate = stand_ins.load("efficientnet_lite0", path="", image_size=64)
     for batch in (32, 64):
         config.noise.batch_size = config.surrogate.batch_size = config.victim.batch_size = batch
-        with convolution.traced_for(platform):
+        with platforms.traced_for(platform):
             this = job.check(config, Path(), one_device)
             built = steps.build(this, surrogate, Images(1000, 0, 10, ""))
             found.append([cost.lowered_flops(built[name]) for name in names])

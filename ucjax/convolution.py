@@ -7,9 +7,7 @@ shifted multiply-adds. Accelerators always get `lax.conv_general_dilated`.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import partial, reduce
 
 import jax
@@ -17,23 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ucjax import winograd
+from ucjax.platforms import on_cpu
 from ucjax.winograd import Padding
-
-_PLATFORM: ContextVar[str | None] = ContextVar("platform", default=None)
-
-
-@contextlib.contextmanager
-def traced_for(platform: str) -> Iterator[None]:
-    """Gives functions that are built and traced inside the forms of another platform."""
-    token = _PLATFORM.set(platform)
-    try:
-        yield
-    finally:
-        _PLATFORM.reset(token)
-
-
-def _on_cpu() -> bool:
-    return (_PLATFORM.get() or jax.default_backend()) == "cpu"
 
 
 def same_padding(size: tuple[int, int], kernel: int, stride: int) -> Padding:
@@ -51,7 +34,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: Padding
 
     On a CPU it has a reverse-mode derivative only, and `vmap` runs it as a loop.
     """
-    if _on_cpu():
+    if on_cpu():
         return _bilinear(
             partial(_convolve, stride, padding),
             partial(_input_gradient, _convolve_swapped, stride, padding, (x.shape[1], x.shape[2])),
@@ -67,7 +50,7 @@ def depthwise_conv2d(
 
     On a CPU it has a reverse-mode derivative only, and `vmap` runs it as a loop.
     """
-    if _on_cpu():
+    if on_cpu():
         return _bilinear(
             partial(_depthwise, stride, padding),
             partial(_input_gradient, _depthwise, stride, padding, (x.shape[1], x.shape[2])),
@@ -85,7 +68,7 @@ def conv2d_transposed_x2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     `kernel` is `[3, 3, c, d]`. Equals torch's `ConvTranspose2d(c, d, 3, stride=2, padding=1,
     output_padding=1)` with `weight[c, d, i, j] = kernel[i, j, c, d]`.
     """
-    if _on_cpu():
+    if on_cpu():
         # The input gradient of a stride-2 convolution, whose other parts are its derivatives.
         halving, size = (2, ((1, 1), (1, 1))), (2 * x.shape[1], 2 * x.shape[2])
         swapped = kernel.swapaxes(2, 3)
@@ -113,7 +96,7 @@ def in_slices(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.A
     """
     limit = -(-_SLICE // (x.shape[1] * x.shape[2]))
     size = next(n for n in range(min(limit, len(x)), 0, -1) if len(x) % n == 0)
-    if not _on_cpu() or size == len(x) or 2 * size < limit:
+    if not on_cpu() or size == len(x) or 2 * size < limit:
         return function(x)
     y = lax.map(function, x.reshape(-1, size, *x.shape[1:]))
     return y.reshape(len(x), *y.shape[2:])

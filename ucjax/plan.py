@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ucjax import convolution, job, parallel, perturbation
+from ucjax import job, parallel, perturbation, platforms
 from ucjax.data.images import Listing
 from ucjax.planning import cost, files, stand_ins, steps, targets
 from ucjax.planning.cost import Cost
@@ -137,7 +137,7 @@ def _costs(
 def _lowered_flops(config: ConfigDict, surrogate: Surrogate, images: Images) -> dict[str, float]:
     """FLOPs of each step as accelerators get it, with `lax.conv`: a count, nothing is compiled."""
     one = job.check(config, Path(), parallel.make_mesh(jax.local_devices()[:1]))
-    with convolution.traced_for("accelerator"):
+    with platforms.traced_for("accelerator"):
         built = steps.build(one, surrogate, images)
         return {name: cost.lowered_flops(step) for name, step in built.items()}
 

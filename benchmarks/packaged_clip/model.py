@@ -14,6 +14,7 @@ from transformers.models.clip.modeling_flax_clip import FlaxCLIPModule
 
 from benchmarks.packaged_clip.data import IMAGE_SIZE
 from benchmarks.packaged_clip.prompts import Prompts
+from ucjax import platforms
 from ucjax.surrogates.base import Preprocessing
 from ucjax.surrogates.pretrained import normalise
 
@@ -91,8 +92,7 @@ def make(recipe: Recipe, prompts: Prompts) -> FlaxCLIPModule:
         "projection_dim": recipe.dimensions,
     }
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=recipe.dimensions)
-    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    return FlaxCLIPModule(config, dtype=dtype)
+    return FlaxCLIPModule(config, dtype=platforms.compute_dtype())
 
 
 def init(module: FlaxCLIPModule, seed: int) -> Any:

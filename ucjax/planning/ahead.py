@@ -11,7 +11,7 @@ from typing import Any
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from ucjax import convolution, job, parallel
+from ucjax import job, parallel, platforms
 from ucjax.errors import UserError
 from ucjax.planning import cost, stand_ins, steps
 
@@ -27,7 +27,7 @@ def main() -> None:
         this = job.check(config, Path(), parallel.make_mesh(list(described.devices)))
         data, spec = config.data, config.surrogate
         surrogate = stand_ins.load(spec.name, path=spec.path, image_size=data.crop)
-        with convolution.traced_for("tpu"):
+        with platforms.traced_for("tpu"):
             built = steps.build(this, surrogate, steps.Images(*request["images"]))
             costs = {name: cost.compiled(step, run=False) for name, step in built.items()}
     except UserError as error:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from ucjax import config, surrogates
+from ucjax import config, platforms, surrogates
 from ucjax.surrogates import Preprocessing, Surrogate
 from ucjax.surrogates.pretrained import normalise
 
@@ -37,9 +37,10 @@ def shapes_of(net: nn.Module, name: str, image_size: int) -> Surrogate:
     variables = jax.eval_shape(net.init, jax.random.key(0), pixels)
 
     def embed(variables: Any, images: jax.Array) -> jax.Array:
-        features: Any = net.apply(variables, normalise(images, _PREPROCESSING))
+        network = net.clone(dtype=platforms.compute_dtype())
+        features: Any = network.apply(variables, normalise(images, _PREPROCESSING))
         features = getattr(features, "pooler_output", features)
-        return features.reshape(len(images), -1)
+        return features.reshape(len(images), -1).astype(np.float32)
 
     return Surrogate(embed, variables, image_size, _PREPROCESSING, f"{name}: shapes only", "")
 

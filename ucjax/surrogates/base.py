@@ -24,7 +24,7 @@ class Surrogate:
     Attributes:
       embed: `(params, images)` → features float32 `[b, d]`, for images float32 `[b, s, s, 3]`
         in [0, 1]. Pure, jittable and differentiable in the images; it applies `preprocessing`
-        itself, so callers never do.
+        itself, so callers never do, and computes in `platforms.compute_dtype()` between.
       params: pytree of host numpy arrays. It is an argument of `embed`, not a constant inside,
         so that callers decide where it lives and XLA does not fold it.
       image_size: s, the side of the square images `embed` is used with, in pixels.

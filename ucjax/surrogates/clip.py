@@ -14,6 +14,7 @@ from flax import linen as nn
 from transformers import CLIPVisionConfig
 from transformers.models.clip.modeling_flax_clip import FlaxCLIPVisionTransformer
 
+from ucjax import platforms
 from ucjax.errors import UserError
 from ucjax.surrogates import pretrained
 from ucjax.surrogates.base import Surrogate
@@ -28,10 +29,11 @@ class ImageTower(nn.Module):
 
     config: CLIPVisionConfig
     dimensions: int
+    dtype: Any = jnp.float32  # of all but the projection
 
     def setup(self) -> None:  # noqa: D102
-        self.vision_model = FlaxCLIPVisionTransformer(self.config)
-        self.visual_projection = nn.Dense(self.dimensions, use_bias=False)
+        self.vision_model = FlaxCLIPVisionTransformer(self.config, dtype=self.dtype)
+        self.visual_projection = nn.Dense(self.dimensions, use_bias=False, dtype=jnp.float32)
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
         """Maps normalised pixels `[b, s, s, 3]` to features `[b, d]`."""
@@ -67,7 +69,8 @@ def load(path: str, image_size: int) -> Surrogate:
 
     def embed(params: Any, images: jax.Array) -> jax.Array:
         pixels = pretrained.normalise(images, preprocessing)
-        features: Any = tower.apply({"params": params}, pixels)
+        network = tower.clone(dtype=platforms.compute_dtype())
+        features: Any = network.apply({"params": params}, pixels)
         return features
 
     return Surrogate(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from ucjax import platforms
 from ucjax.convolution import conv2d
 from ucjax.errors import UserError
 from ucjax.surrogates import pretrained
@@ -60,8 +61,9 @@ class ConvNorm(nn.Module):
         var = self.param("var", nn.initializers.ones, vector)
         gain = scale * jax.lax.rsqrt(var + _BATCH_NORM_EPSILON)
         pad = (self.size // 2, self.size // 2)
-        y = conv2d(x, kernel, stride=self.stride, padding=(pad, pad))
-        return y * gain.reshape(1, 1, 1, -1) + (bias - mean * gain).reshape(1, 1, 1, -1)
+        y = conv2d(x, kernel.astype(x.dtype), stride=self.stride, padding=(pad, pad))
+        y = y * gain.reshape(1, 1, 1, -1) + (bias - mean * gain).reshape(1, 1, 1, -1)
+        return y.astype(x.dtype)
 
 
 class Bottleneck(nn.Module):
@@ -96,9 +98,13 @@ class AttentionPool(nn.Module):
         tokens = jnp.concatenate([tokens.mean(axis=1, keepdims=True), tokens], axis=1)
         positions = self.param("positional_embedding", nn.initializers.zeros, (1 + h * w, c))
         tokens = tokens + positions[None]
-        query = nn.Dense(c, name="q_proj")(tokens[:, 0]).reshape(b, heads, _HEAD_WIDTH)
-        key = nn.Dense(c, name="k_proj")(tokens).reshape(b, -1, heads, _HEAD_WIDTH)
-        value = nn.Dense(c, name="v_proj")(tokens).reshape(b, -1, heads, _HEAD_WIDTH)
+
+        def project(name: str, tokens: jax.Array) -> jax.Array:
+            y = nn.Dense(c, dtype=x.dtype, name=name)(tokens)
+            return y.astype(jnp.float32).reshape(*tokens.shape[:-1], heads, _HEAD_WIDTH)
+
+        query = project("q_proj", tokens[:, 0])
+        key, value = project("k_proj", tokens), project("v_proj", tokens)
         scores = jnp.einsum("bhd,bthd->bht", query, key) / _HEAD_WIDTH**0.5
         pooled = jnp.einsum("bht,bthd->bhd", nn.softmax(scores), value).reshape(b, c)
         return nn.Dense(self.dimensions, name="c_proj")(pooled)
@@ -110,11 +116,13 @@ class ModifiedResNet(nn.Module):
     width: int
     depths: tuple[int, ...]
     dimensions: int
+    dtype: Any = jnp.float32  # of all but the attention's end
 
     @nn.compact
     def __call__(self, pixels: jax.Array) -> jax.Array:
         """Maps normalised pixels `[b, s, s, 3]` to features `[b, dimensions]`."""
-        x = nn.relu(ConvNorm(self.width // 2, 3, stride=2, name="conv1")(pixels))
+        x = pixels.astype(self.dtype)
+        x = nn.relu(ConvNorm(self.width // 2, 3, stride=2, name="conv1")(x))
         x = nn.relu(ConvNorm(self.width // 2, 3, name="conv2")(x))
         x = _average_pool(nn.relu(ConvNorm(self.width, 3, name="conv3")(x)), 2)
         for stage, depth in enumerate(self.depths):
@@ -159,7 +167,8 @@ def load(path: str, image_size: int) -> Surrogate:
 
     def embed(params: Any, images: jax.Array) -> jax.Array:
         pixels = pretrained.normalise(images, preprocessing)
-        features: Any = tower.apply({"params": params}, pixels)
+        network = tower.clone(dtype=platforms.compute_dtype())
+        features: Any = network.apply({"params": params}, pixels)
         return features
 
     return Surrogate(

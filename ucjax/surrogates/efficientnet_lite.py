@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from ucjax import convolution
+from ucjax import convolution, platforms
 from ucjax.errors import UserError
 from ucjax.surrogates import legacy_torch, pretrained
 from ucjax.surrogates.base import Preprocessing, Surrogate
@@ -161,13 +161,15 @@ def _folded(convolution: Params, norm: Params) -> Params:
 
 
 def _embed(params: Params, images: jax.Array) -> jax.Array:
-    x = pretrained.normalise(images, PREPROCESSING)
+    dtype = platforms.compute_dtype()
+    params = jax.tree.map(lambda weights: weights.astype(dtype), params)
+    x = pretrained.normalise(images, PREPROCESSING).astype(dtype)
     padding = convolution.same_padding((x.shape[1], x.shape[2]), 3, 2)
     kernel, bias = params["stem"]["kernel"], params["stem"]["bias"]
     x = _relu6(convolution.conv2d(x, kernel, stride=2, padding=padding) + bias)
     for block, weights in zip(_BLOCKS, params["blocks"], strict=True):
         x = _inverted_residual(block, weights, x)
-    return _relu6(_product(params["head"], x)).mean((1, 2))
+    return _relu6(_product(params["head"], x)).astype(np.float32).mean((1, 2))
 
 
 def _inverted_residual(block: _Block, weights: Params, x: jax.Array) -> jax.Array:
@@ -186,4 +188,4 @@ def _product(weights: Params, x: jax.Array) -> jax.Array:
 
 def _relu6(x: jax.Array) -> jax.Array:
     # Its gradient keeps one byte an element, where those of `jnp.clip` and `relu6` keep floats.
-    return lax.clamp(0.0, x, 6.0)
+    return lax.clamp(x.dtype.type(0), x, x.dtype.type(6))

@@ -15,6 +15,7 @@ import numpy as np
 from transformers import ResNetConfig
 from transformers.models.resnet.modeling_flax_resnet import FlaxResNetModule
 
+from ucjax import platforms
 from ucjax.errors import UserError
 from ucjax.surrogates import pretrained
 from ucjax.surrogates.base import Surrogate
@@ -56,8 +57,10 @@ def load(path: str, image_size: int) -> Surrogate:
     variables = pretrained.fill(checkpoint, "ResNet-50", targets, tensors)
 
     def embed(variables: Any, images: jax.Array) -> jax.Array:
-        outputs: Any = network.apply(variables, pretrained.normalise(images, preprocessing))
-        return outputs.pooler_output.reshape(len(images), -1)
+        pixels = pretrained.normalise(images, preprocessing)
+        outputs: Any = network.clone(dtype=platforms.compute_dtype()).apply(variables, pixels)
+        # Its own pooling would sum in the network's precision.
+        return outputs.last_hidden_state.astype(jnp.float32).mean((2, 3))
 
     return Surrogate(
         embed=embed,
