@@ -111,8 +111,8 @@ def show(row: dict[str, Any], ceilings: dict[str, timing.Ceilings]) -> None:
     peak = PEAKS.get(jax.devices()[0].device_kind, ceilings["bfloat16"].product)
     print(
         f"{row['name']:12}ucjax {timing.spelled([1e3 * s for s in seconds])} ms, "
-        f"{row['images'] / median:.0f} images or rows/s, {row['flops'] / median / 1e12:.1f} TFLOP/s, MFU "
-        f"{100 * row['flops'] / median / peak:.1f} %; byte floor "
+        f"{row['images'] / median:.0f} images or rows/s, {row['flops'] / median / 1e12:.1f} "
+        f"TFLOP/s, MFU {100 * row['flops'] / median / peak:.1f} %; byte floor "
         f"{1e3 * row['traffic'] / ceilings['float32'].copy:.2f} ms; first call "
         f"{row['first_seconds']['ucjax']:.0f} s"
     )
