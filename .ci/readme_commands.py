@@ -4,6 +4,7 @@ The words in capitals are replaced by folders, and configurations are shrunk by 
 appended; the rest of a line is run as it is written.
 """
 
+import os
 import re
 import shlex
 import subprocess
@@ -41,10 +42,13 @@ EXPECTED: list[tuple[str, list[str], tuple[int, ...]]] = [
     ("ucjax plan --config", [*TINY_PHOTOS, *TINY_VICTIMS, *SIXTEEN], (0, 1)),
     ("ucjax plan", TINY_PHOTOS, (0, 1)),
     ("ucjax ", [], (0,)),
+    ("launch/tpu_vm.sh --print", [], (0,)),
     ("configs/folder.py", ["--config.clusters.k=3", *TINY_PHOTOS, *TINY_VICTIMS], (0,)),
     ("configs/pets.py", [], (2,)),
     ("configs/quickstart.py", [*TINY_TEXTURES, *TINY_PHOTOS, *TINY_VICTIMS], (0,)),
 ]
+# Not to be had here; tests/test_launch.py checks the files that they are given.
+ELSEWHERE = ("kubectl", "sbatch", "sky")
 
 
 def commands() -> list[str]:
@@ -62,7 +66,12 @@ def main() -> None:
         for name in ("PHOTOS", "MORE"):
             make_photos(place / name)
         for line in commands():
-            run(line, place)
+            if line.startswith("export "):
+                os.environ |= dict(word.split("=", 1) for word in shlex.split(line)[1:])
+            elif line.startswith(ELSEWHERE):
+                find_files(line)
+            else:
+                run(line, place)
 
 
 def make_photos(root: Path) -> None:
@@ -72,6 +81,14 @@ def make_photos(root: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         coarse = np.random.default_rng(number).integers(0, 256, (6, 6, 3), np.uint8)
         Image.fromarray(coarse).resize((60, 50 + number)).save(path)
+
+
+def find_files(line: str) -> None:
+    """Looks for the files that a line names; exits if one is missing."""
+    missing = [p for p in re.findall(r"(?:configs|launch)/\S+", line) if not (ROOT / p).is_file()]
+    if missing:
+        sys.exit(f"no {missing[0]}, named by: {line}")
+    print(f"not run here: {line}", flush=True)
 
 
 def run(line: str, place: Path) -> None:
