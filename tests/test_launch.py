@@ -69,8 +69,7 @@ def arguments_of_tpu_vm(folder):
     (command,) = remote("run", *JOB)
     home = fake_home(folder, 'echo "${@@Q}"')
     subprocess.run(["bash", "-c", command], cwd=home, timeout=60, check=True)
-    log = wait_for(home / "ucjax.log")
-    return after_module(shlex.split(log))
+    return after_module(shlex.split(wait_for(home / "ucjax.log")))
 
 
 def arguments_of_slurm(folder):
@@ -105,21 +104,19 @@ def parse(arguments):
 
 
 @pytest.mark.parametrize(
-    ("find", "processes"),
+    "find",
     [
-        (arguments_of_tpu_vm, "many"),
-        (arguments_of_slurm, "many"),
-        (arguments_of_jobset, "many"),
-        (arguments_of_sky, "one"),
-        (arguments_of_docker, "one"),
+        arguments_of_tpu_vm, arguments_of_slurm, arguments_of_jobset,
+        arguments_of_sky, arguments_of_docker,
     ],
-)
-def test_the_program_understands_what_it_is_given(find, processes, tmp_path):
+)  # fmt: skip
+def test_the_program_understands_what_it_is_given(find, tmp_path):
     arguments = find(tmp_path)
     result = parse(arguments)
     assert result.returncode == 0, result.stderr
     assert any(a.startswith("--config=") for a in arguments)
-    assert ("--distributed" in arguments) == (processes == "many")
+    one_process = find in (arguments_of_sky, arguments_of_docker)
+    assert ("--distributed" in arguments) != one_process
     # Scripts hand on what they are given, word by word, whatever the shells in between do.
     if find in (arguments_of_tpu_vm, arguments_of_slurm):
         assert arguments == ["--distributed", *JOB]
@@ -189,14 +186,13 @@ def wait_for(path):
 
 def test_a_job_on_a_tpu_vm_outlives_its_connection(tmp_path):
     (command,) = remote("run", *JOB)
-    body = "until [[ -e ../disconnected ]]; do sleep 0.05; done; echo survived"
-    home = fake_home(tmp_path, body)
+    home = fake_home(tmp_path, "until [[ -e ../off ]]; do sleep 0.05; done; echo survived")
     # Returns only once nobody holds the pipes any more, as ssh does.
     connection = subprocess.run(
         ["bash", "-c", command], cwd=home, capture_output=True, timeout=60, check=True
     )
     assert connection.stdout == b""
-    (home / "disconnected").touch()
+    (home / "off").touch()
     assert wait_for(home / "ucjax.log") == "survived\n"
 
 
@@ -252,6 +248,19 @@ def test_the_jobs_of_the_jobset_are_valid():
             kubernetes_validate.validate(wrong, version, strict=True)
 
 
+def test_the_jobset_gives_up_on_bad_input_only():
+    (rule,) = load("gke_jobset.yaml")["spec"]["failurePolicy"]["rules"]
+    # What the JobSet controller asks of names and reasons; its schema is in no registry.
+    assert re.fullmatch("[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])
+    assert rule["action"] == "FailJobSet"
+    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
+    (job,) = jobs()
+    (fatal,) = job["spec"]["podFailurePolicy"]["rules"]
+    assert fatal["onExitCodes"] == {"containerName": "ucjax", "operator": "In", "values": [2]}
+    assert container()["name"] == "ucjax"
+    assert job["spec"]["backoffLimit"] == 0
+
+
 def test_the_jobset_has_a_process_for_every_host_of_its_slice():
     (job,) = jobs()
     pod = job["spec"]["template"]["spec"]
@@ -260,8 +269,6 @@ def test_the_jobset_has_a_process_for_every_host_of_its_slice():
     assert (
         job["spec"]["parallelism"] * container()["resources"]["limits"]["google.com/tpu"] == chips
     )
-    rule = job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]
-    assert rule["containerName"] == container()["name"]
 
 
 def test_results_are_written_where_the_volume_is():
@@ -278,8 +285,7 @@ def test_the_dockerfile_is_clean_and_copies_what_there_is():
     result = start("hadolint", LAUNCH / "Dockerfile")
     assert result.returncode == 0, result.stdout
     text = (LAUNCH / "Dockerfile").read_text()
-    copied = [word for line in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE) for word in
-              line.split()]  # fmt: skip
+    copied = " ".join(re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE)).split()
     assert copied
     assert all((ROOT / word).exists() for word in copied)
 
