@@ -1,7 +1,7 @@
 """How fast does `ucjax protect` write files, and does its memory grow with their number?
 
-    python benchmarks/protect.py                    # synthetic photos
-    python benchmarks/protect.py --photos FOLDER    # your own
+    python -m benchmarks.protect                    # synthetic photos
+    python -m benchmarks.protect --photos FOLDER    # your own
 
 With an existing protector, against decoding and encoding alone by Pillow with the same threads:
 once with the settings that `Image.save` has by default, once with ours (a faster deflate). All
