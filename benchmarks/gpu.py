@@ -31,15 +31,8 @@ from jax.sharding import Mesh
 from benchmarks import pets_job, rows, timing
 from benchmarks.rows import B16, B32, L14, MINIATURE, Row, Scale
 from ucjax import checkpoint, lloyd, parallel
+from ucjax.planning import targets
 
-# Dense bfloat16 FLOP/s by data sheet.
-PEAKS = {
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA L4": 121e12,
-}
 _CLIP = partial(rows.clip_noise, p=10, goals=(8.0, 1.0))
 STEPS: dict[str, Callable[[Scale, Mesh], Row]] = {
     "generator": partial(rows.generator, p=1),
@@ -108,7 +101,9 @@ def show(row: dict[str, Any], ceilings: dict[str, timing.Ceilings]) -> None:
         return
     seconds = [taken.wall for taken in row["times"]["ucjax"]]
     median = statistics.median(seconds)
-    peak = PEAKS.get(jax.devices()[0].device_kind, ceilings["bfloat16"].product)
+    kind = jax.devices()[0].device_kind.lower()
+    sheets = [chip.peak_flops for name, chip in targets.CHIPS.items() if name in kind]
+    peak = (sheets or [ceilings["bfloat16"].product])[0]
     print(
         f"{row['name']:12}ucjax {timing.spelled([1e3 * s for s in seconds])} ms, "
         f"{row['images'] / median:.0f} images or rows/s, {row['flops'] / median / 1e12:.1f} "

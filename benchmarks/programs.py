@@ -121,16 +121,27 @@ def victim_step(spec: VictimSpec, classes: int, mesh: Mesh) -> Program:
     return _program(lambda: programs().step, arguments, carries=True, parameters=parameters)
 
 
+def features(surrogate: Surrogate, batch: int, mesh: Mesh) -> Program:
+    """The features of images."""
+    return _of_images(surrogate, surrogate.embed, batch, mesh)
+
+
 def input_gradient(surrogate: Surrogate, batch: int, mesh: Mesh) -> Program:
     """The gradient of half the squared features to the images."""
 
-    def build() -> Any:
-        def gradient(params: Any, images: jax.Array) -> jax.Array:
-            return jax.grad(lambda x: jnp.sum(surrogate.embed(params, x) ** 2) / 2)(images)
+    def gradient(params: Any, images: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: jnp.sum(surrogate.embed(params, x) ** 2) / 2)(images)
 
+    return _of_images(surrogate, gradient, batch, mesh)
+
+
+def _of_images(
+    surrogate: Surrogate, function: Callable[..., jax.Array], batch: int, mesh: Mesh
+) -> Program:
+    def build() -> Any:
         split = parallel.SHARDED
         return parallel.pmap(
-            gradient, mesh=mesh, in_specs=(parallel.REPLICATED, split), out_specs=split
+            function, mesh=mesh, in_specs=(parallel.REPLICATED, split), out_specs=split
         )
 
     size = surrogate.image_size

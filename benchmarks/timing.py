@@ -54,6 +54,15 @@ def in_turns(
     return times
 
 
+def per_second(run: Run, seconds: float) -> float:
+    """Returns calls a second over at least so many seconds, after a first one that compiles."""
+    timed(run)
+    taken = [timed(run)[0].wall]
+    while sum(taken) < seconds:
+        taken.append(timed(run)[0].wall)
+    return len(taken) / sum(taken)
+
+
 def repeated(run: Run, calls: int) -> Run:
     """Makes one call of several; the result is the last one's."""
 

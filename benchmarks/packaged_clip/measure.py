@@ -16,16 +16,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from benchmarks import programs, timing
 from ucjax import checkpoint, kmeans, parallel, surrogates
 from ucjax.data import sources
 from ucjax.data.images import ImageSet
@@ -68,43 +66,17 @@ def purities(
     return float(np.mean(found)), float(np.std(found))
 
 
-def rates(surrogate: Surrogate, batch_size: int, seconds: float, mesh: Mesh) -> tuple[float, float]:
-    """Returns images/s of the features and of a gradient to the input, compilation left out."""
-
-    def gradient(params: Any, images: jax.Array) -> jax.Array:
-        return jax.grad(lambda x: jnp.sum(jnp.square(surrogate.embed(params, x))))(images)
-
-    size = surrogate.image_size
-    images = np.random.default_rng(0).random((batch_size, size, size, 3), np.float32)
-    params, images = parallel.replicate(surrogate.params, mesh), parallel.shard(images, mesh)
-
-    def rate(function: Callable[..., jax.Array]) -> float:
-        mapped = parallel.pmap(
-            function, mesh=mesh, in_specs=(parallel.REPLICATED, parallel.SHARDED),
-            out_specs=parallel.SHARDED,
-        )  # fmt: skip
-        return _rate(lambda: mapped(params, images), seconds) * batch_size
-
-    return rate(surrogate.embed), rate(gradient)
-
-
-def _rate(call: Callable[[], jax.Array], seconds: float) -> float:
-    """Calls a second, over at least so many seconds, after a first one that compiles."""
-    jax.block_until_ready(call())
-    start, count = time.monotonic(), 0
-    while (elapsed := time.monotonic() - start) < seconds or not count:
-        jax.block_until_ready(call())
-        count += 1
-    return count / elapsed
-
-
 def measure(
     name: str, surrogate: Surrogate, photos: ImageSet, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Returns one row of the table."""
     mesh, size = parallel.make_mesh(), surrogate.image_size
     rows = features(surrogate, photos, size=size, mesh=mesh, batch_size=args.batch_size)
-    forward, backward = rates(surrogate, args.batch_size, args.seconds, mesh)
+    forward, backward = (
+        args.batch_size
+        * timing.per_second(make(surrogate, args.batch_size, mesh).run, args.seconds)
+        for make in (programs.features, programs.input_gradient)
+    )
     return {
         "surrogate": name,
         "sha256": surrogate.sha256,
