@@ -88,6 +88,7 @@ def make_protector(place: Path) -> None:
         std=surrogate.preprocessing.std,
         epsilon_255=16,
         norm="linf",
+        grain=1,
         short_side=config.data.short_side,
         crop=config.data.crop,
         seed=0,

@@ -22,6 +22,17 @@ def test_noise_depends_on_seed_and_index_only():
     np.testing.assert_array_equal(many[:2], few)
 
 
+def test_a_cell_has_one_sign():
+    for grain, size in ((4, 32), (3, 32)):
+        noise = random_noise.per_cluster(1, 2, size, 16, grain=grain)
+        assert noise.shape == (2, size, size, 3)
+        cells = np.arange(size) // grain
+        np.testing.assert_array_equal(noise, noise[:, cells * grain][:, :, cells * grain])
+        np.testing.assert_array_equal(
+            noise[:, ::grain, ::grain], random_noise.per_cluster(1, 2, len(set(cells)), 16)
+        )
+
+
 def test_noises_are_independent():
     images = [random_noise.per_image(seed, i, 32, 16) for seed in (0, 1) for i in range(4)]
     signs = np.sign([*images, *random_noise.per_cluster(0, 4, 32, 16)]).reshape(12, -1)

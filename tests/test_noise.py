@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from ucjax import noise, parallel, perturbation
 from ucjax.data.images import ImageSet
@@ -17,7 +18,7 @@ from ucjax.surrogates import Preprocessing, Surrogate
 SIZE, FEATURES, P = 8, 6, 3
 SPEC = NoiseSpec(
     scope="cluster", distance="l2", bound="tanh", target="offset", parametrisation="direct",
-    norm="linf", epsilon_255=16, epochs=3, batch_size=8, learning_rate=0.1,
+    grain=1, norm="linf", epsilon_255=16, epochs=3, batch_size=8, learning_rate=0.1,
     final_learning_rate=0.01, weight_decay=0.0, width=4, blocks=1, flip=True, seed=0,
 )  # fmt: skip
 
@@ -71,7 +72,8 @@ def train(images, clusters, surrogate, spec, mesh, folder, metrics=None):
         {"parametrisation": "generator", "learning_rate": 0.01},
         {"parametrisation": "generator", "bound": "clamp", "norm": "l2"},
         {"bound": "clamp", "scope": "all", "distance": "kl"},
-        {"norm": "l2", "distance": "cosine", "flip": False},
+        {"norm": "l2", "distance": "cosine", "flip": False, "grain": 3},
+        {"grain": 4},
     ],
     ids=lambda change: "-".join(map(str, change.values())),
 )
@@ -91,6 +93,24 @@ def test_the_budget_holds_and_the_devices_do_not_matter(
     single = train(images, clusters, surrogate, spec, one_device, tmp_path)
     # Losses, not weights: Adam turns rounding into visible differences of single pixels.
     np.testing.assert_allclose(result.loss, single.loss, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("grain", "cells"), [(2, 4), (4, 2), (3, 3)])
+def test_coarse_noise_is_its_cells_enlarged_by_a_cubic_spline(grain, cells, one_device):
+    spec = replace(SPEC, grain=grain)
+    optimizer = perturbation.make_optimizer(spec, 1)
+    state = perturbation.init(spec, optimizer, p=P, size=SIZE, mesh=one_device)
+    assert state.params.shape == (P, cells, cells, 3)
+    rendered = perturbation.make_render(spec)(state.params, state.inputs)
+    enlarged = [
+        [
+            Image.fromarray(np.asarray(params[..., channel])).resize((SIZE, SIZE), Image.BICUBIC)
+            for channel in range(3)
+        ]
+        for params in state.params
+    ]
+    expected = 16 / 255 * np.tanh(np.moveaxis(np.array(enlarged), 1, -1))
+    np.testing.assert_allclose(rendered, expected, atol=1e-6)
 
 
 def test_noise_moves_features_towards_the_target(images, clusters, surrogate, mesh, tmp_path):
@@ -204,6 +224,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(images, clusters, surroga
         ({"scope": "both"}, 3, "config.noise.scope is 'both': choose one of cluster, all"),
         ({"epsilon_255": 0}, 3, "epsilon_255 is 0.*1 to 128"),
         ({"epsilon_255": 300}, 3, "epsilon_255 is 300"),
+        ({"grain": 0}, 3, "grain is 0.*whole number"),
+        ({"grain": 2, "parametrisation": "generator"}, 3, "grain is 2.*1 for generators"),
         ({"batch_size": 10}, 3, "batch_size is 10, not divisible by the 4 devices: try 8"),
         ({"epochs": 0}, 3, "epochs is 0"),
         ({}, 1, "config.clusters.k is 1"),

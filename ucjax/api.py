@@ -206,6 +206,7 @@ def evaluate(
         job = {
             "epsilon_255": epsilon_255,
             "norm": "linf",
+            "grain": chosen.noise.grain,
             "crop": data.crop,
             "short_side": data.short_side,
             "surrogate": "",

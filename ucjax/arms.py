@@ -88,14 +88,15 @@ def folder_of(arm: str, job: Job) -> Path:
 def noise_of(arm: str, clusters: Clusters, published: Protector) -> Callable[[int], np.ndarray]:
     """Returns the noise `[s, s, 3]` of an image, by its index, in this arm."""
     shape = published.noise.shape[1:]
-    seed, eps = published.seed, published.epsilon_255
+    seed, eps, grain = published.seed, published.epsilon_255, published.grain
     if arm == "clean":
         return lambda index: np.zeros(shape, np.float32)
     if arm == "random":
-        return lambda index: random_noise.per_image(seed, index, shape[0], eps)
+        return lambda index: random_noise.per_image(seed, index, shape[0], eps, grain=grain)
     per_cluster = published.noise
     if arm == "cluster_random":
-        per_cluster = random_noise.per_cluster(seed, len(published.noise), shape[0], eps)
+        count = len(published.noise)
+        per_cluster = random_noise.per_cluster(seed, count, shape[0], eps, grain=grain)
     return lambda index: per_cluster[clusters.assignment[index]]
 
 

@@ -160,15 +160,17 @@ def training_files(arm: str, place: Place, halves: Halves, seed: int) -> list[It
 
 
 def _write_random(arm: str, place: Place, halves: Halves, seed: int, folder: Path) -> None:
-    eps, crop = place.job["epsilon_255"], place.job["crop"]
+    eps, crop, grain = (place.job[key] for key in ("epsilon_255", "crop", "grain"))
     cluster_of = {r["name"]: r["cluster"] for r in protected.read_manifest(place.out)}
     clusters = np.array([cluster_of[item.name] for item in halves.train])
-    fixed = random_noise.per_cluster(seed, clusters.max() + 1, crop, eps)
+    fixed = random_noise.per_cluster(seed, clusters.max() + 1, crop, eps, grain=grain)
     protection.protect_images(
         place.decode("originals", halves.train, place.job["short_side"], halves.class_names),
         root=place.photos,
         noise_of=lambda i: (
-            random_noise.per_image(seed, i, crop, eps) if arm == "random" else fixed[clusters[i]]
+            random_noise.per_image(seed, i, crop, eps, grain=grain)
+            if arm == "random"
+            else fixed[clusters[i]]
         ),
         epsilon_255=eps,
         norm=place.job["norm"],

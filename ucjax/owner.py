@@ -117,6 +117,7 @@ def _check_same(found: Protector, config: ConfigDict, where: Path) -> None:
     for key, ours, theirs in (
         ("noise.epsilon_255", config.noise.epsilon_255, found.epsilon_255),
         ("noise.norm", config.noise.norm, found.norm),
+        ("noise.grain", config.noise.grain, found.grain),
         ("surrogate.name", config.surrogate.name, found.surrogate_name),
         ("data.short_side", config.data.short_side, found.short_side),
         ("data.crop", config.data.crop, found.crop),

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax.sharding import Mesh
 
 from ucjax import parallel
@@ -32,6 +33,7 @@ class NoiseSpec:
     bound: str  # "tanh": eps * tanh; "clamp": clip(tanh, ±eps), as published
     target: str  # "offset" | "farthest" | "permuted"
     parametrisation: str  # "generator" | "direct"
+    grain: int  # "direct": pixels a side of the trained cells, which a cubic spline enlarges
     norm: str  # "linf" | "l2"
     epsilon_255: int
     epochs: int
@@ -77,6 +79,11 @@ def check(spec: NoiseSpec, *, p: int, devices: int) -> None:
             f"config.noise.epsilon_255 is {spec.epsilon_255}: the budget is a whole number of "
             "pixel levels from 1 to 128 (16 is the paper's)"
         )
+    if spec.grain < 1 or (spec.grain > 1 and spec.parametrisation == "generator"):
+        raise UserError(
+            f"config.noise.grain is {spec.grain} with parametrisation {spec.parametrisation!r}: a "
+            "whole number of pixels, and 1 for generators, which choose their grain themselves"
+        )
     if spec.batch_size % devices or spec.batch_size < 1:
         nearest = max(devices, spec.batch_size - spec.batch_size % devices)
         raise UserError(
@@ -116,7 +123,8 @@ def make_render(spec: NoiseSpec) -> Callable[[Any, jax.Array], jax.Array]:
         if spec.parametrisation == "generator":
             raw = jax.vmap(generate)(params, z)
         else:
-            raw = jnp.tanh(params) if spec.bound == "tanh" else params
+            pixels = jax.image.resize(params, z.shape, "cubic") if spec.grain > 1 else params
+            raw = jnp.tanh(pixels) if spec.bound == "tanh" else pixels
         if spec.norm == "linf":
             return eps * raw if spec.bound == "tanh" else jnp.clip(raw, -eps, eps)
         # The epsilon keeps the gradient of the root finite at an all-zero image.
@@ -132,18 +140,25 @@ def init(
     """Creates the stacked generators where they live; generator i depends on (seed, i) only."""
     net = NoiseGenerator(spec.width, spec.blocks)
 
-    def one(index: jax.Array) -> tuple[Any, jax.Array]:
-        input_key, params_key = jax.random.split(
-            jax.random.fold_in(jax.random.key(spec.seed), index)
-        )
-        z = jax.random.uniform(input_key, (size, size, 3))
-        if spec.parametrisation == "generator":
-            return net.init(params_key, z[None]), z
-        scale = 1.0 if spec.bound == "tanh" else spec.epsilon_255 / 255
-        return scale * (2 * z - 1), z
+    def inputs(index: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(spec.seed), index)
+        return jax.random.uniform(key, (size, size, 3))
+
+    def generator(index_and_input: tuple[jax.Array, jax.Array]) -> Any:
+        # Threefry's thirty draws of different shapes would take 20 s to compile on a CPU.
+        index, z = index_and_input
+        key = jax.random.fold_in(jax.random.key(spec.seed, impl="rbg"), index)
+        return net.init(key, z[None])
 
     def born(indices: jax.Array) -> NoiseState:
-        params, z = jax.vmap(one)(indices)
+        z = jax.vmap(inputs)(indices)
+        if spec.parametrisation == "generator":
+            # One after the other, since a batch of "rbg" keys does not draw as each key alone.
+            params = lax.map(generator, (indices, z))
+        else:
+            scale = 1.0 if spec.bound == "tanh" else spec.epsilon_255 / 255
+            cells = -(-size // spec.grain)
+            params = scale * (2 * z[:, :cells, :cells] - 1)
         return NoiseState(params, z, optimizer.init(params))
 
     indices = np.arange(p + -p % mesh.size)

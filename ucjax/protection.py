@@ -186,7 +186,10 @@ def protect_files(
 def _job_of(protector: Protector, digest: str) -> dict[str, object]:
     return {
         "geometry": "native",
-        **{key: getattr(protector, key) for key in ("epsilon_255", "norm", "crop", "short_side")},
+        **{
+            key: getattr(protector, key)
+            for key in ("epsilon_255", "norm", "grain", "crop", "short_side")
+        },
         "surrogate": protector.surrogate_name,
         "protector_sha256": digest,
     }

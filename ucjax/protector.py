@@ -21,7 +21,7 @@ from safetensors.numpy import save as dump_safetensors
 from ucjax import checkpoint
 from ucjax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, DESCRIPTION = "protector.safetensors", "protector.json"
 # For noise of exactly eps, held in float32.
 _SLACK = 1e-6
@@ -46,6 +46,7 @@ class Protector:
     std: tuple[float, float, float]
     epsilon_255: int
     norm: str  # "linf" | "l2"
+    grain: int  # pixels a side of the cells that were trained
     short_side: int  # pixels: images are resized to this, then centre-cropped to `crop`
     crop: int
     seed: int

@@ -184,6 +184,7 @@ def make_protector(
         std=surrogate.preprocessing.std,
         epsilon_255=job.noise.epsilon_255,
         norm=job.noise.norm,
+        grain=job.noise.grain,
         short_side=data.short_side,
         crop=data.crop,
         seed=job.config.seed,
