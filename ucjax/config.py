@@ -63,7 +63,8 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     n.target = "offset"  # "offset": i + 1 mod p | "farthest" | "permuted"
     n.parametrisation = "generator"  # "generator" | "direct": the pixels themselves
     # "direct": a noise is trained in cells of so many pixels a side and enlarged. Coarse noise
-    # outlives resizing and a shift, which turn that of single pixels into something else.
+    # outlives resizing and a shift, which turn that of single pixels into something else, and is
+    # seen as blotches of colour where that of single pixels looks like a camera's.
     n.grain = 1
     n.norm = "linf"  # "linf" | "l2": root mean square
     n.epsilon_255 = 16  # the budget, in levels of 8-bit pixels
@@ -118,7 +119,6 @@ def photos(count: int = 0) -> ConfigDict:
     # The pixels themselves: ten generators take a CPU hours at this size.
     c.noise.update(
         parametrisation="direct",
-        grain=4,
         epochs=_epochs(6, _NOISE_SEES, count),
         batch_size=32,
         learning_rate=0.3,
