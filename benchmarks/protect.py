@@ -35,12 +35,14 @@ from ucjax.data import folder, textures
 from ucjax.picture import Encoding, Picture, write
 from ucjax.protector import Protector
 
-# Prints the largest resident memory of a run of its own, in MiB.
+# Prints the largest resident memory of a run of its own, in MiB. Linux counts that of the parent,
+# before the child became another program, into `ru_maxrss`.
 _MEASURED = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from ucjax.cli.command import main
 code = main(sys.argv[1:])
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print("peak", int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
 sys.exit(code)
 """
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 from transformers import CLIPVisionConfig, ResNetConfig
-from transformers.models.resnet.modeling_flax_resnet import FlaxResNetModule
 
 from benchmarks import programs, timing
 from benchmarks.programs import Program
@@ -18,6 +17,7 @@ from benchmarks.timing import Run
 from ucjax import surrogates
 from ucjax.surrogates import Surrogate
 from ucjax.surrogates.clip import ImageTower
+from ucjax.surrogates.resnet import ResNet
 
 try:
     from benchmarks import peer_networks as nets
@@ -97,7 +97,7 @@ def resnet_noise(
     """A noise step with ResNet-50."""
     stages = [4 * scale.width << stage for stage in range(4)]
     config = ResNetConfig(embedding_size=scale.width, hidden_sizes=stages, depths=scale.depths)
-    surrogate = programs.random_surrogate(FlaxResNetModule(config), "rn50", scale.side)
+    surrogate = programs.random_surrogate(ResNet(config), "rn50", scale.side)
     make = partial(nets.resnet50, scale.width, scale.depths) if usable_peers() else None
     return _noise(scale, mesh, surrogate, make, p=p, batch=batch, goals=goals)
 

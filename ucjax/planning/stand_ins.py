@@ -60,7 +60,8 @@ def _architecture(name: str, image_size: int) -> nn.Module | None:
         return ModifiedResNet(64, (3, 4, 6, 3), 1024)
     if name == "rn50":
         from transformers import ResNetConfig
-        from transformers.models.resnet.modeling_flax_resnet import FlaxResNetModule
 
-        return FlaxResNetModule(ResNetConfig())
+        from ucjax.surrogates.resnet import ResNet
+
+        return ResNet(ResNetConfig())
     return None

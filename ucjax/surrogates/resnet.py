@@ -7,15 +7,17 @@ The network is transformers' Flax ResNet; weights come in transformers' or torch
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from transformers import ResNetConfig
 from transformers.models.resnet.modeling_flax_resnet import FlaxResNetModule
 
-from ucjax import platforms
+from ucjax import convolution, platforms
 from ucjax.errors import UserError
 from ucjax.surrogates import pretrained
 from ucjax.surrogates.base import Surrogate
@@ -36,6 +38,28 @@ _RENAMES = (
 )
 
 
+class ResNet(FlaxResNetModule):
+    """transformers' network, its convolutions in the form that the platform runs best."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns what transformers' module does."""
+        with nn.intercept_methods(_convolve):
+            return super().__call__(*args, **kwargs)
+
+
+def _convolve(
+    call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
+) -> Any:
+    layer = context.module
+    if not isinstance(layer, nn.Conv) or not platforms.on_cpu() or layer.is_initializing():
+        return call(*args, **kwargs)
+    # All of them are without bias and padded by half their kernel.
+    kernel: Any = layer.get_variable("params", "kernel")
+    stride: Any = layer.strides
+    half = kernel.shape[0] // 2
+    return convolution.conv2d(args[0], kernel, stride=stride, padding=((half, half), (half, half)))
+
+
 def load(path: str, image_size: int) -> Surrogate:
     """Loads an ImageNet ResNet of bottleneck blocks: a folder, weight file or Hugging Face id.
 
@@ -51,7 +75,7 @@ def load(path: str, image_size: int) -> Surrogate:
         _to_flax(name, tensor)
         for name, tensor in pretrained.read_tensors(checkpoint, _is_backbone).items()
     )
-    network = FlaxResNetModule(_read_config(checkpoint, tensors))
+    network = ResNet(_read_config(checkpoint, tensors))
     blank = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     targets = jax.eval_shape(network.init, jax.random.key(0), blank)
     variables = pretrained.fill(checkpoint, "ResNet-50", targets, tensors)
