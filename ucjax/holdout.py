@@ -160,7 +160,8 @@ def training_files(arm: str, place: Place, halves: Halves, seed: int) -> list[It
 
 
 def _write_random(arm: str, place: Place, halves: Halves, seed: int, folder: Path) -> None:
-    eps, crop, grain = (place.job[key] for key in ("epsilon_255", "crop", "grain"))
+    eps, crop = place.job["epsilon_255"], place.job["crop"]
+    grain = place.job.get("grain", 1)  # folders of before it could be chosen do not say
     cluster_of = {r["name"]: r["cluster"] for r in protected.read_manifest(place.out)}
     clusters = np.array([cluster_of[item.name] for item in halves.train])
     fixed = random_noise.per_cluster(seed, clusters.max() + 1, crop, eps, grain=grain)
