@@ -104,7 +104,7 @@ def paper(surrogate: str = "clip") -> ConfigDict:
 
 # Images that the noise and each victim see at least: with a few hundred photos they would end
 # after a few dozen steps, long before a victim knows its photos.
-_NOISE_SEES, _VICTIM_SEES = 15_000, 20_000
+_NOISE_SEES, _VICTIM_SEES = 15_000, 30_000
 
 
 def photos(count: int = 0) -> ConfigDict:
