@@ -276,7 +276,7 @@ def main() -> None:
         args.parametrisation, args.batch, args.steps, args.repeats = "direct", 4, 2, 1
     result = measure(args)
     show(result)
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    settings = {k: v for k, v in vars(args).items() if k not in ("cases", "noise", "out")}
     checkpoint.write_json(args.out, {"settings": settings, "jax": jax.__version__} | result)
     print(f"written to {args.out}")
 
