@@ -6,7 +6,7 @@ Data: ten families of procedural textures, 1,000 images to protect and 500 clean
 64 px. They are synthetic, and made easy for the method: hazy, so that noise within the budget
 matters beside them, and in families that the surrogate's clusters follow closely. The run shows
 the program, not what to expect of photographs. Weights: EfficientNet-Lite0, installed with ucjax.
-Hardware and time: 4 min 48 s on 2 CPU cores with nothing compiled before.
+Hardware and time: 3 min 16 s on 2 CPU cores with nothing compiled before.
 Expected: clean 91.3 ± 2.3, random 56.3 ± 6.8, cluster_random 23.3 ± 4.4, protected 17.1 ± 4.2 %
 clean test accuracy at the last epoch, mean ± std over 3 seeds.
 """
@@ -19,7 +19,7 @@ from ucjax import config
 def get_config() -> ConfigDict:
     """Returns the offline default."""
     c = config.photos()
-    c.expected_time = "about 5 minutes on 2 CPU cores"
+    c.expected_time = "about 4 minutes on 2 CPU cores"
     c.data.update(source="textures", train_count=1000, test_count=500, short_side=64, crop=64)
     c.surrogate.batch_size = 128
     c.noise.grain = 4

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,12 @@ from ucjax.data.sources import Splits
 from ucjax.errors import UserError
 from ucjax.job import Job, budget_bytes, cache_folder, in_turn
 from ucjax.kmeans import Clusters
-from ucjax.metrics import Outlook, Progress, say
+from ucjax.metrics import Progress, say
 from ucjax.protection import ProtectedSet
 from ucjax.protector import Protector
 from ucjax.stages import embed, load_splits
 from ucjax.surrogates import Surrogate
+from ucjax.victims import together
 from ucjax.victims import train as victims
 from ucjax.victims.train import VictimResult
 
@@ -141,27 +143,42 @@ def train_victims(
         return results
     side = job.victim.short_side
     same = side == job.config.data.short_side
-    pairs = [(arm, seed) for seed in job.config.victim.seeds for arm in results]
-    outlook = Outlook({f"{arm} seed {seed}": 1.0 for arm, seed in pairs})
-    for arm, seed in pairs:
-        path = job.folder / "victims" / f"{arm}-seed{seed}.json"
+    test = splits.test if same else load_splits(job, side).test
+    trainings: dict[str, together.Training] = {}
+    paths = {
+        (arm, seed): job.folder / "victims" / f"{arm}-seed{seed}.json"
+        for seed in job.config.victim.seeds
+        for arm in results
+    }
+    for (arm, seed), path in paths.items():
         if not parallel.agree(path.exists()):
-            unfinished = path.with_suffix(".safetensors")
-            result = victims.train(
-                decode(arm, sets[arm], side, job),
-                splits.test if same else load_splits(job, side).test,
-                job.victim,
-                seed=seed,
-                mesh=job.mesh,
-                checkpoint=unfinished,
-                metrics=job.metrics,
-                label=f"{arm} seed {seed}",
-                budget_bytes=budget_bytes(job),
-                progress=outlook.progress,
-            )
-            if parallel.is_main():
-                checkpoint.write_json(path, asdict(result))
-                unfinished.unlink(missing_ok=True)
-            parallel.barrier("victim")
+            label = f"{arm} seed {seed}"
+            train = decode(arm, sets[arm], side, job)
+            trainings[label] = partial(_train_victim, train, test, job, seed, label, path)
+    together.run(trainings, job.mesh)
+    for (arm, seed), path in paths.items():
         results[arm][seed] = victims.read_result(path)
     return results
+
+
+def _train_victim(
+    train: ImageSet, test: ImageSet, job: Job, seed: int, label: str, path: Path,
+    progress: Callable[..., Progress],
+) -> None:  # fmt: skip
+    unfinished = path.with_suffix(".safetensors")
+    result = victims.train(
+        train,
+        test,
+        job.victim,
+        seed=seed,
+        mesh=job.mesh,
+        checkpoint=unfinished,
+        metrics=job.metrics,
+        label=label,
+        budget_bytes=budget_bytes(job),
+        progress=progress,
+    )
+    if parallel.is_main():
+        checkpoint.write_json(path, asdict(result))
+        unfinished.unlink(missing_ok=True)
+    parallel.barrier("victim")

@@ -11,8 +11,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,16 +23,17 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ucjax import checkpoint, holdout, parallel
-from ucjax.data.images import Item
+from ucjax.data.images import ImageSet, Item
 from ucjax.defences import DEFENCES, defend
 from ucjax.errors import UserError
 from ucjax.holdout import FOLDER, Halves, Place
-from ucjax.metrics import MetricsFile, Outlook, say
+from ucjax.metrics import MetricsFile, Progress, say
 from ucjax.report import verdict
 from ucjax.report.summary import Victims
 from ucjax.report.tables import accuracy
+from ucjax.victims import together
 from ucjax.victims import train as victims
-from ucjax.victims.step import compile_victim
+from ucjax.victims.step import State, compile_victim
 from ucjax.victims.train import VictimResult, VictimSpec
 
 ARMS = ("clean", "random", "cluster_random", "protected")
@@ -180,14 +183,20 @@ def _images_per_second(spec: VictimSpec, halves: Halves, mesh: Mesh) -> float:
     steps = spec.epochs * math.ceil(len(halves.train) / spec.batch_size)
     programs = compile_victim(spec, len(halves.class_names), steps, mesh)
     seed = parallel.replicate(np.uint32(0), mesh)
-    state = programs.init(seed)
     pixels = np.zeros((spec.batch_size, spec.crop, spec.crop, 3), np.uint8)
     batch = parallel.shard((pixels, np.zeros(spec.batch_size, np.int32)), mesh)
-    state, _ = jax.block_until_ready(programs.step(state, *batch, seed))  # compiles
-    start, timed = time.monotonic(), 5
-    for _ in range(timed):
-        state, _ = jax.block_until_ready(programs.step(state, *batch, seed))
-    return timed * spec.batch_size / (time.monotonic() - start)
+    jax.block_until_ready(programs.step(programs.init(seed), *batch, seed))  # compiles
+    timed = 5
+
+    def train(state: State) -> None:
+        for _ in range(timed):
+            state, _ = jax.block_until_ready(programs.step(state, *batch, seed))
+
+    states = [jax.block_until_ready(programs.init(seed)) for _ in range(together.at_once(mesh))]
+    start = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(train, states))
+    return len(states) * timed * spec.batch_size / (time.monotonic() - start)
 
 
 def _train(
@@ -200,32 +209,46 @@ def _train(
 ) -> dict[str, dict[int, VictimResult]]:
     """Trains a victim per arm and seed, or reads it; seeds come first, to compare arms early."""
     metrics = MetricsFile(place.out / FOLDER / "metrics.jsonl")
-    results: dict[str, dict[int, VictimResult]] = {arm: {} for arm in pairs}
-    outlook = Outlook({f"{arm} seed {seed}": 1.0 for seed in seeds for arm in pairs})
+    trainings: dict[str, together.Training] = {}
+    paths: dict[tuple[str, int], Path] = {}
     for seed in seeds:
         for arm, items in pairs.items():
             # Other photos, files or settings are other victims, and those of before are kept.
             made_of = [[(i.name, i.label, i.content_key) for i in half] for half in items]
             key = hashlib.sha256(json.dumps([asdict(spec), made_of]).encode()).hexdigest()[:12]
             path = place.out / FOLDER / "victims" / f"{arm.replace(' ', '')}-seed{seed}-{key}.json"
+            paths[arm, seed] = path
             if not path.exists():
-                unfinished = path.with_suffix(".safetensors")
+                label = f"{arm} seed {seed}"
                 train, test = (
                     place.decode(f"{arm}-{half}", half_items, spec.short_side, halves.class_names)
                     for half, half_items in zip(("train", "test"), items, strict=True)
                 )
-                result = victims.train(
-                    train,
-                    test,
-                    spec,
-                    seed=seed,
-                    mesh=mesh,
-                    checkpoint=unfinished,
-                    metrics=metrics,
-                    label=f"{arm} seed {seed}",
-                    progress=outlook.progress,
+                trainings[label] = partial(
+                    _train_one, train, test, spec, seed, mesh, metrics, label, path
                 )
-                checkpoint.write_json(path, asdict(result))
-                unfinished.unlink(missing_ok=True)
-            results[arm][seed] = victims.read_result(path)
+    together.run(trainings, mesh)
+    results: dict[str, dict[int, VictimResult]] = {arm: {} for arm in pairs}
+    for (arm, seed), path in paths.items():
+        results[arm][seed] = victims.read_result(path)
     return results
+
+
+def _train_one(
+    train: ImageSet, test: ImageSet, spec: VictimSpec, seed: int, mesh: Mesh,
+    metrics: MetricsFile, label: str, path: Path, progress: Callable[..., Progress],
+) -> None:  # fmt: skip
+    unfinished = path.with_suffix(".safetensors")
+    result = victims.train(
+        train,
+        test,
+        spec,
+        seed=seed,
+        mesh=mesh,
+        checkpoint=unfinished,
+        metrics=metrics,
+        label=label,
+        progress=progress,
+    )
+    checkpoint.write_json(path, asdict(result))
+    unfinished.unlink(missing_ok=True)

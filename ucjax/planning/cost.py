@@ -7,6 +7,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ class Cost:
 
     Attributes:
       flops: on each device, in the compiled program.
-      memory_bytes: on each device: arguments, results and what lies between them.
-      seconds: None if it was not run.
+      memory_bytes: on each device: arguments, results and what lies between them, of all that run
+        at the same time.
+      seconds: of each of these; None if it was not run.
     """
 
     flops: float
@@ -46,7 +48,7 @@ def compiled(step: Step, *, run: bool) -> Cost:
     traced = step.program.trace(*step.arguments)
     program = traced.lower().compile()
     memory = program.memory_analysis()
-    needed = (
+    needed = step.at_once * (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes
         + memory.temp_size_in_bytes
@@ -92,15 +94,19 @@ def kmeans_seconds(count: int, dimensions: int, settings: ConfigDict, mesh: Mesh
 
 
 def _time(program: Any, step: Step) -> float:
-    """Returns the median of a few runs on made-up arguments."""
+    """Returns the median of a few runs on made-up arguments, each divided by `at_once`."""
     rng = np.random.default_rng(0)
-    first, *rest = jax.tree.map(lambda x: _example(x, rng), step.arguments)
+    made_up = [
+        jax.tree.map(lambda x: _example(x, rng), step.arguments) for _ in range(step.at_once)
+    ]
     seconds: list[float] = []
-    while not seconds or (len(seconds) < _REPETITIONS and sum(seconds) < _ENOUGH_SECONDS):
-        start = time.perf_counter()
-        result = jax.block_until_ready(program(first, *rest))
-        seconds.append(time.perf_counter() - start)
-        first = result[0] if step.carries else first
+    with ThreadPoolExecutor(step.at_once) as pool:
+        while not seconds or (len(seconds) < _REPETITIONS and sum(seconds) < _ENOUGH_SECONDS):
+            start = time.perf_counter()
+            results = list(pool.map(lambda x: jax.block_until_ready(program(*x)), made_up))
+            seconds.append((time.perf_counter() - start) / step.at_once)
+            if step.carries:
+                made_up = [(result[0], *x[1:]) for result, x in zip(results, made_up, strict=True)]
     return statistics.median(seconds)
 
 

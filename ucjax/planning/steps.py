@@ -18,6 +18,7 @@ from ucjax.job import Job
 from ucjax.objective import Batch, make_objective
 from ucjax.parallel import REPLICATED, SHARDED
 from ucjax.surrogates import Surrogate, features
+from ucjax.victims import together
 from ucjax.victims.step import make_programs
 from ucjax.victims.train import tested_at_once
 
@@ -37,6 +38,7 @@ class Step(NamedTuple):
     program: Any  # a function under `jax.jit`
     arguments: tuple[Any, ...]  # pytrees of `jax.ShapeDtypeStruct`, with shardings
     carries: bool  # its first result becomes its first argument, which is donated
+    at_once: int = 1  # how many of it run at the same time, on the same devices
 
 
 def build(job: Job, surrogate: Surrogate, images: Images) -> dict[str, Step]:
@@ -108,8 +110,8 @@ def _victim(job: Job, images: Images) -> dict[str, Step]:
     )
     train = (state, _pixels(b, spec.crop, mesh), labels, seed)
     return {
-        "victim": Step(programs.step, train, carries=True),
-        "victim test": Step(programs.test, test, carries=False),
+        "victim": Step(programs.step, train, carries=True, at_once=together.at_once(mesh)),
+        "victim test": Step(programs.test, test, carries=False, at_once=together.at_once(mesh)),
     }
 
 

@@ -1,0 +1,80 @@
+"""Which victims are trained at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+
+from ucjax.metrics import Outlook, Progress
+from ucjax.platforms import on_cpu
+
+# Receives the maker of the victim's progress line, as `victims.train.train` takes it.
+Training = Callable[[Callable[..., Progress]], None]
+
+
+def at_once(mesh: Mesh) -> int:
+    """Returns how many victims are trained at the same time on these devices.
+
+    A step is hundreds of operations, between which a CPU's cores wait for each other; two victims
+    side by side take three quarters of the time they take in turn. Each has the programs and the
+    numbers it would have alone. Several devices share the work of one victim instead.
+    """
+    return 2 if on_cpu() and mesh.size == 1 else 1
+
+
+def run(trainings: Mapping[str, Training], mesh: Mesh) -> None:
+    """Calls all trainings, by label and in their order, `at_once` of them at a time.
+
+    Only the first of those shows how far it is; all show how they ended. When one fails, or the
+    user interrupts, the others stop at their next step, and the first error is raised.
+    """
+    labels, size = list(trainings), at_once(mesh)
+    groups = [labels[i : i + size] for i in range(0, len(labels), size)]
+    outlook = Outlook({group[0]: float(len(group)) for group in groups})
+    messages = _Messages(threading.Event(), threading.Event())
+    for first, *others in groups:
+        with ThreadPoolExecutor(size) as pool:
+            try:
+                shown = partial(_Line, messages=messages, shown=True, outlook=outlook)
+                futures = [pool.submit(trainings[first], shown)]
+                # Two that begin together would both compile the programs, which they share.
+                while not messages.compiled.wait(0.1) and not futures[0].done():
+                    pass
+                hidden = partial(_Line, messages=messages, shown=False)
+                futures += [pool.submit(trainings[label], hidden) for label in others]
+                finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                for future in finished:
+                    future.result()
+            except BaseException:
+                messages.stop.set()
+                raise
+
+
+class _Messages(NamedTuple):
+    compiled: threading.Event
+    stop: threading.Event
+
+
+class _Stopped(Exception):
+    """Ends a victim beside one that failed."""
+
+
+class _Line(Progress):
+    """A progress line that also carries messages between the threads."""
+
+    def __init__(self, *args: Any, messages: _Messages, shown: bool, **options: Any):
+        super().__init__(*args, **options)
+        self._messages, self._shown = messages, shown
+
+    def update(self, done: int, **fields: float) -> None:
+        if self._messages.stop.is_set():
+            raise _Stopped
+        if fields:  # known after the first epoch
+            self._messages.compiled.set()
+        if self._shown:
+            super().update(done, **fields)
