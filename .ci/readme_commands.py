@@ -47,7 +47,7 @@ EXPECTED: list[tuple[str, list[str], tuple[int, ...]]] = [
     ("configs/pets.py", [], (2,)),
     ("configs/quickstart.py", [*TINY_TEXTURES, *TINY_PHOTOS, *TINY_VICTIMS], (0,)),
 ]
-# Not to be had here; tests/test_launch.py checks the files that they are given.
+# Not to be had here; tests/doors/test_launch.py checks the files that they are given.
 ELSEWHERE = ("kubectl", "sbatch", "sky")
 
 

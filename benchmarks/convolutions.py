@@ -24,8 +24,9 @@ import numpy as np
 
 from benchmarks import timing
 from benchmarks.timing import Run
-from ucjax import checkpoint, convolution
-from ucjax.generator import NoiseGenerator
+from ucjax.ops import convolution
+from ucjax.protections.uc.generator import NoiseGenerator
+from ucjax.runtime import checkpoint
 
 try:
     import torch

@@ -20,11 +20,11 @@ from jax.sharding import Mesh
 
 from benchmarks import timing
 from benchmarks.pets_job import make_images
-from ucjax import parallel
 from ucjax.config import photos
 from ucjax.data.feed import Feed
+from ucjax.runtime import parallel
 from ucjax.victims.step import VictimSpec, compile_victim
-from ucjax.victims.train import epoch_batches
+from ucjax.victims.training import epoch_batches
 
 _CLASSES = 10
 # (width, crop, images in an epoch)

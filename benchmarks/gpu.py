@@ -30,8 +30,9 @@ from jax.sharding import Mesh
 
 from benchmarks import pets_job, rows, timing
 from benchmarks.rows import B16, B32, L14, MINIATURE, Row, Scale
-from ucjax import checkpoint, lloyd, parallel
+from ucjax.clusters import lloyd
 from ucjax.planning import targets
+from ucjax.runtime import checkpoint, parallel
 
 _CLIP = partial(rows.clip_noise, p=10, goals=(8.0, 1.0))
 STEPS: dict[str, Callable[[Scale, Mesh], Row]] = {

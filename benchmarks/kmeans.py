@@ -24,7 +24,8 @@ import numpy as np
 from sklearn.cluster import KMeans, kmeans_plusplus
 
 from benchmarks import timing
-from ucjax import checkpoint, kmeans, lloyd, parallel, seeding
+from ucjax.clusters import kmeans, lloyd, seeding
+from ucjax.runtime import checkpoint, parallel
 
 MOST_MB = 1000  # above the input
 

@@ -14,10 +14,11 @@ from jax.sharding import Mesh
 
 from benchmarks import programs, rows, timing
 from benchmarks.rows import Scale
-from ucjax import kmeans, noise
+from ucjax.clusters import kmeans
 from ucjax.data.images import ImageSet
-from ucjax.metrics import MetricsFile
-from ucjax.perturbation import NoiseSpec
+from ucjax.protections.uc import training as noise
+from ucjax.protections.uc.perturbation import NoiseSpec
+from ucjax.runtime.progress import MetricsFile
 from ucjax.surrogates import Surrogate
 from ucjax.surrogates.features import features
 

@@ -13,12 +13,14 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from benchmarks.timing import Run
-from ucjax import noise, parallel, perturbation, platforms
 from ucjax.config import paper
-from ucjax.objective import Batch, make_objective, targets
-from ucjax.perturbation import NoiseSpec
 from ucjax.planning import cost, stand_ins
 from ucjax.planning.steps import Step, dimensions
+from ucjax.protections.uc import perturbation
+from ucjax.protections.uc import training as noise
+from ucjax.protections.uc.objective import Batch, make_objective, targets
+from ucjax.protections.uc.perturbation import NoiseSpec
+from ucjax.runtime import parallel, platforms
 from ucjax.surrogates import Surrogate
 from ucjax.victims.step import VictimSpec, make_programs
 
@@ -84,7 +86,7 @@ def generator_pass(spec: NoiseSpec, size: int, *, p: int, mesh: Mesh) -> Program
 
 
 def noise_step(surrogate: Surrogate, spec: NoiseSpec, *, p: int, mesh: Mesh) -> Program:
-    """A step of `ucjax.noise` on `spec.batch_size` images, with `p` clusters of equal size."""
+    """A noise step on `spec.batch_size` images, with `p` clusters of equal size."""
     size, b, rng = surrogate.image_size, spec.batch_size, np.random.default_rng(0)
     optimizer = perturbation.make_optimizer(spec, 10_000)
     state = perturbation.init(spec, optimizer, p=p, size=size, mesh=mesh)

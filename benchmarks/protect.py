@@ -28,12 +28,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ucjax import owner, parallel, protector, surrogates
-from ucjax.baselines import random_noise
+from ucjax import surrogates
 from ucjax.config import photos as photos_config
 from ucjax.data import folder, textures
-from ucjax.picture import Encoding, Picture, write
-from ucjax.protector import Protector
+from ucjax.files.picture import Encoding, Picture, write
+from ucjax.photos import protect as owner
+from ucjax.protections import controls as random_noise
+from ucjax.protections import protector
+from ucjax.protections.protector import Protector
+from ucjax.runtime import parallel
 
 # Prints the largest resident memory of a run of its own, in MiB. Linux counts that of the parent,
 # before the child became another program, into `ru_maxrss`.

@@ -31,9 +31,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ucjax import checkpoint, noise, parallel, perturbation
-from ucjax.objective import Batch, make_objective, targets
-from ucjax.perturbation import NoiseSpec
+from ucjax.protections.uc import perturbation
+from ucjax.protections.uc import training as noise
+from ucjax.protections.uc.objective import Batch, make_objective, targets
+from ucjax.protections.uc.perturbation import NoiseSpec
+from ucjax.runtime import checkpoint, parallel
 
 ROOT = Path(__file__).parents[1]
 COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")

@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 
 from benchmarks import rows, timing
 from benchmarks.rows import MINIATURE, Row, Scale
-from ucjax import checkpoint, parallel
+from ucjax.runtime import checkpoint, parallel
 
 _CLIP = partial(rows.clip_noise, tower=rows.B32, p=10, goals=(8.0, 1.0))
 ROWS: dict[str, Callable[[Scale, Mesh], Row]] = {

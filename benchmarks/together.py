@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from benchmarks import timing
 from configs import quickstart
-from ucjax import parallel
+from ucjax.runtime import parallel
 from ucjax.victims.step import VictimSpec, compile_victim
 
 _CLASSES = 10

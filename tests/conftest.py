@@ -4,7 +4,7 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-from ucjax import parallel  # noqa: E402
+from ucjax.runtime import parallel  # noqa: E402
 
 
 @pytest.fixture(scope="session")

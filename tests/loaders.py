@@ -11,9 +11,9 @@ import numpy as np
 from pictures import publish, settings
 from PIL import Image
 
-from ucjax import protection
 from ucjax.data.images import build, file_item
-from ucjax.protected import read_manifest
+from ucjax.files import protect as protection
+from ucjax.files.manifest import read_manifest
 
 CLASSES = ("big cats", "Hündchen")
 NAMES = ("big cats/a.jpg", "big cats/a.png", "Hündchen/a.png", "Hündchen/two words.v2.bmp", "0.png")

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ucjax import protection
-from ucjax.baselines import random_noise
 from ucjax.data.images import ImageSet, build, file_item
+from ucjax.files import protect as protection
+from ucjax.protections import controls as random_noise
 
 CROP, EPS = 28, 16
 CLUSTERS = np.array([0, 1, 2, 0, 1, 2])

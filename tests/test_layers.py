@@ -14,28 +14,31 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A module may import from its own layer (without cycles) and from those above it.
 LAYERS = [
-    "errors parallel platforms checkpoint metrics convolution winograd",
+    "errors config",
+    "runtime.*",
+    "ops.*",
     "data.*",
-    "surrogates.* generator victims.models.*",
-    "kmeans lloyd seeding objective perturbation noise protector",
-    "fidelity picture placement protected writer protection verification exports.* baselines.* "
-    "defences",
+    "surrogates.*",
+    "clusters.*",
+    "protections.*",
+    "files.*",
     "victims.*",
     "report.*",
-    "config workdir job stages arms pipeline owner holdout evaluation plan planning.* doctor",
+    "job stages arms pipeline photos.*",
+    "exports.* planning.*",
     "main __main__ cli.* api __init__",
 ]
 WITHOUT_JAX = [
     "ucjax.data.sources",
     "ucjax.data.images",
-    "ucjax.verification",
+    "ucjax.files.verification",
     "ucjax.main",
     "ucjax.cli.command",
     "ucjax.cli.verify",
     "ucjax.exports.export",
     "ucjax.cli.export",
 ]
-TRAINING_LOOPS = {"ucjax/noise.py:train", "ucjax/victims/train.py:train"}
+TRAINING_LOOPS = {"ucjax/protections/uc/training.py:train", "ucjax/victims/training.py:train"}
 UNPICKLER = "ucjax/surrogates/legacy_torch.py"
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
 
@@ -98,10 +101,21 @@ def functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def test_this_file_sees_the_code():
-    assert {"main", "kmeans", "data.images", "victims.train", "surrogates.__init__"} <= set(MODULES)
-    assert imports("kmeans") == {"lloyd", "seeding", "parallel", "errors"}
+    assert {
+        "main",
+        "clusters.kmeans",
+        "data.images",
+        "victims.training",
+        "surrogates.__init__",
+    } <= set(MODULES)
+    assert imports("clusters.kmeans") == {
+        "clusters.lloyd",
+        "clusters.seeding",
+        "runtime.parallel",
+        "errors",
+    }
     assert resolve("ucjax.__version__") == "__init__"
-    assert layer("victims.models.resnet") < layer("noise") < layer("victims.train")
+    assert layer("surrogates.clip") < layer("protections.uc.training") < layer("victims.training")
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -137,8 +151,8 @@ def test_files_and_functions_stay_small():
     too_long = []
     for file in python_files("ucjax", "configs", "launch", "benchmarks", "tests"):
         name = file.relative_to(ROOT).as_posix()
-        if (lines := len(file.read_text(encoding="utf-8").splitlines())) > 300:
-            too_long.append(f"{name} has {lines} lines, at most 300")
+        if (lines := len(file.read_text(encoding="utf-8").splitlines())) > 450:
+            too_long.append(f"{name} has {lines} lines, at most 450")
         if name.startswith("configs/") or name == "ucjax/config.py":
             continue  # a list of values
         for function, lines in functions(parse(file)):

@@ -14,15 +14,21 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from PIL import Image
 
-from ucjax import checkpoint, config, evaluation, owner, protected, protector, verification
+from ucjax import config
 from ucjax.data.decode import decode
 from ucjax.data.folder import walk
 from ucjax.errors import UserError
-from ucjax.evaluation import Evaluation
-from ucjax.owner import Protection
-from ucjax.picture import Encoding
-from ucjax.protector import Protector
-from ucjax.verification import Verification
+from ucjax.files import manifest as protected
+from ucjax.files import verification
+from ucjax.files.picture import Encoding
+from ucjax.files.verification import Verification
+from ucjax.photos import evaluate as evaluation
+from ucjax.photos import protect as owner
+from ucjax.photos.evaluate import Evaluation
+from ucjax.photos.protect import Protection
+from ucjax.protections import protector
+from ucjax.protections.protector import Protector
+from ucjax.runtime import checkpoint
 
 # One picture a row, or pictures of different sizes: uint8 [h, w, 3] each.
 Pictures = np.ndarray | Sequence[np.ndarray]

@@ -12,22 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
-from ucjax import checkpoint, parallel, protection, verification
-from ucjax.baselines import random_noise
+from ucjax.clusters.kmeans import Clusters
 from ucjax.data import images
 from ucjax.data.images import ImageSet
 from ucjax.data.sources import Splits
 from ucjax.errors import UserError
+from ucjax.files import protect as protection
+from ucjax.files import verification
+from ucjax.files.protect import ProtectedSet
 from ucjax.job import Job, budget_bytes, cache_folder, in_turn
-from ucjax.kmeans import Clusters
-from ucjax.metrics import Progress, say
-from ucjax.protection import ProtectedSet
-from ucjax.protector import Protector
+from ucjax.protections import controls as random_noise
+from ucjax.protections.protector import Protector
+from ucjax.runtime import checkpoint, parallel
+from ucjax.runtime.progress import Progress, say
 from ucjax.stages import embed, load_splits
 from ucjax.surrogates import Surrogate
 from ucjax.victims import together
-from ucjax.victims import train as victims
-from ucjax.victims.train import VictimResult
+from ucjax.victims import training as victims
+from ucjax.victims.training import VictimResult
 
 
 def write(

@@ -10,12 +10,13 @@ from typing import TypeVar
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ucjax import parallel, perturbation
 from ucjax.errors import UserError
-from ucjax.metrics import MetricsFile, Progress
-from ucjax.perturbation import NoiseSpec
-from ucjax.victims import train as victims
-from ucjax.victims.train import VictimSpec
+from ucjax.protections.uc import perturbation
+from ucjax.protections.uc.perturbation import NoiseSpec
+from ucjax.runtime import parallel
+from ucjax.runtime.progress import MetricsFile, Progress
+from ucjax.victims import training as victims
+from ucjax.victims.training import VictimSpec
 
 T = TypeVar("T")
 ARMS = ("clean", "random", "cluster_random", "protected")

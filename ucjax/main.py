@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
     if not Path(path).is_file():
         raise UserError(f"there is no config file {path}: see configs/")
     logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
-    from ucjax import parallel, pipeline  # jax takes seconds to import: --help should not
+    from ucjax import pipeline
+    from ucjax.runtime import parallel  # jax takes seconds to import: --help should not
 
     parallel.initialize(
         coordinator=COORDINATOR.value, processes=PROCESSES.value, process_id=PROCESS_ID.value,

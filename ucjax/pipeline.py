@@ -12,15 +12,17 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ucjax import arms, checkpoint, job, kmeans, parallel, stages, workdir
+from ucjax import arms, job, stages
+from ucjax.clusters import kmeans
+from ucjax.clusters.kmeans import Clusters
 from ucjax.data.sources import Splits
-from ucjax.kmeans import Clusters
-from ucjax.metrics import say
-from ucjax.protection import ProtectedSet
+from ucjax.files.protect import ProtectedSet
 from ucjax.report import page, tables
 from ucjax.report.page import Pictures
 from ucjax.report.summary import Arm, Summary
-from ucjax.victims.train import VictimResult
+from ucjax.runtime import checkpoint, parallel, workdir
+from ucjax.runtime.progress import say
+from ucjax.victims.training import VictimResult
 
 
 def run(config: ConfigDict, folder: Path, *, command: list[str], mesh: Mesh | None = None) -> Path:

@@ -12,15 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ucjax import checkpoint, kmeans, noise, parallel, protector, surrogates, workdir
+from ucjax import surrogates
+from ucjax.clusters import kmeans
+from ucjax.clusters.kmeans import Clusters
 from ucjax.data import sources
 from ucjax.data.images import ImageSet
 from ucjax.data.sources import Splits
 from ucjax.errors import UserError
 from ucjax.job import Job, budget_bytes, cache_folder, in_turn
-from ucjax.kmeans import Clusters
-from ucjax.metrics import Progress, say
-from ucjax.protector import Protector
+from ucjax.protections import protector
+from ucjax.protections.protector import Protector
+from ucjax.protections.uc import training as noise
+from ucjax.runtime import checkpoint, parallel, workdir
+from ucjax.runtime.progress import Progress, say
 from ucjax.surrogates import Surrogate
 from ucjax.surrogates.features import features
 

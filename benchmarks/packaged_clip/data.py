@@ -13,7 +13,7 @@ from PIL import Image
 from ucjax.data import images
 from ucjax.data.images import ImageSet, Item
 from ucjax.errors import UserError
-from ucjax.metrics import Progress, say
+from ucjax.runtime.progress import Progress, say
 
 IMAGE_SIZE = 64  # pixels, of the set and of the model
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from transformers import CLIPConfig
 
 from benchmarks.packaged_clip.model import PREPROCESSING, Recipe
-from ucjax import checkpoint
+from ucjax.runtime import checkpoint
 
 SHIPPED = ("vision_model", "visual_projection")
 # The others, of generation and the like, mean nothing here.

@@ -24,11 +24,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks import programs, timing
-from ucjax import checkpoint, kmeans, parallel, surrogates
+from ucjax import surrogates
+from ucjax.clusters import kmeans
 from ucjax.data import sources
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
-from ucjax.metrics import Progress
+from ucjax.runtime import checkpoint, parallel
+from ucjax.runtime.progress import Progress
 from ucjax.surrogates.base import Surrogate
 from ucjax.surrogates.features import features
 

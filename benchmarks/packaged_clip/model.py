@@ -14,7 +14,7 @@ from transformers.models.clip.modeling_flax_clip import FlaxCLIPModule
 
 from benchmarks.packaged_clip.data import IMAGE_SIZE
 from benchmarks.packaged_clip.prompts import Prompts
-from ucjax import platforms
+from ucjax.runtime import platforms
 from ucjax.surrogates.base import Preprocessing
 from ucjax.surrogates.pretrained import normalise
 

@@ -19,8 +19,8 @@ from benchmarks.packaged_clip import model
 from benchmarks.packaged_clip.model import Recipe
 from benchmarks.packaged_clip.prompts import TEMPLATES, Prompts
 from benchmarks.packaged_clip.views import random_views
-from ucjax import parallel
 from ucjax.data import augment
+from ucjax.runtime import parallel
 
 
 class State(NamedTuple):

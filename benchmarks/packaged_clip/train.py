@@ -37,13 +37,13 @@ from benchmarks.packaged_clip import prompts as captions
 from benchmarks.packaged_clip.data import LabelledPictures
 from benchmarks.packaged_clip.model import Recipe
 from benchmarks.packaged_clip.step import Programs, State, compile_programs
-from ucjax import checkpoint as files
-from ucjax import parallel, workdir
 from ucjax.data.feed import Feed
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
-from ucjax.metrics import MetricsFile, Progress, say
-from ucjax.victims.train import epoch_batches
+from ucjax.runtime import checkpoint as files
+from ucjax.runtime import parallel, workdir
+from ucjax.runtime.progress import MetricsFile, Progress, say
+from ucjax.victims.training import epoch_batches
 
 OUTPUT = Path(__file__).parents[2] / "ucjax" / "assets" / "packaged_clip"
 

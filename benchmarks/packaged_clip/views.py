@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ucjax import parallel
+from ucjax.runtime import parallel
 
 
 def random_views(

@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     import logging
 
-    from ucjax import doctor, parallel
+    from ucjax.planning import doctor
+    from ucjax.runtime import parallel
 
     logging.getLogger("jax").setLevel(logging.ERROR)  # backends it looks for in vain
     if arguments.multihost:

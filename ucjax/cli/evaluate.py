@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         given["victim__seeds"] = tuple(range(arguments.seeds))
     count = len(walk(arguments.photos))
     config = settings.load(arguments.config, arguments.overrides, photos=count, **given)
-    from ucjax import evaluation, parallel
+    from ucjax.photos import evaluate as evaluation
+    from ucjax.runtime import parallel
 
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
     found = evaluation.evaluate(

@@ -46,9 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
       UserError: neither photos nor a config, or impossible settings.
     """
-    from ucjax import parallel, plan
     from ucjax.errors import UserError
-    from ucjax.planning import files, schedule, targets
+    from ucjax.planning import files, plan, schedule, targets
+    from ucjax.runtime import parallel
 
     if arguments.photos is None and arguments.config is None:
         raise UserError("what shall be planned? Give a folder of photos, or --config=FILE")

@@ -12,7 +12,7 @@ from ucjax.cli.command import add_config
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-    from ucjax.owner import Protection
+    from ucjax.photos.protect import Protection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,9 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.protector:
         _check_unused(arguments)
     config = _config(arguments)
-    from ucjax import owner, parallel
     from ucjax.data.images import printable
-    from ucjax.picture import Encoding
+    from ucjax.files.picture import Encoding
+    from ucjax.photos import protect as owner
+    from ucjax.runtime import parallel
 
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
     done = owner.protect_folder(

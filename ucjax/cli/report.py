@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes report.html and prints the table, or prints an evaluation."""
-    from ucjax import checkpoint
     from ucjax.errors import UserError
+    from ucjax.runtime import checkpoint
 
     folder: Path = arguments.workdir
     said = folder / "evaluation" / "evaluation.txt"
@@ -25,7 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not (folder / "report.json").exists():
         raise UserError(f"{folder} holds no finished run: give the --workdir of one")
-    from ucjax import config, parallel, pipeline, workdir
+    from ucjax import config, pipeline
+    from ucjax.runtime import parallel, workdir
 
     settings = workdir.flat(checkpoint.read_json(folder / "config.json"))
     saved = config.with_settings(config.paper(), settings)

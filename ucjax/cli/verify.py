@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Checks the folder; returns 1 if anything is off."""
-    from ucjax import verification
     from ucjax.data.images import printable
+    from ucjax.files import verification
 
     found = verification.verify_folder(arguments.out, arguments.against, threads=arguments.threads)
     if arguments.json:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ucjax import parallel
+from ucjax.runtime import parallel
 
 
 def to_float(images: jax.Array) -> jax.Array:

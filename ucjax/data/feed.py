@@ -17,9 +17,9 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
 
-from ucjax import parallel
 from ucjax.data import augment
 from ucjax.data.images import ImageSet
+from ucjax.runtime import parallel
 
 # Tells the keys of crops from `fold_in(key(seed), step)`, which is left to the step itself.
 _CROPS = 0x43524F50

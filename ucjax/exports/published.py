@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ucjax import protected
 from ucjax.data.images import Progress
 from ucjax.errors import UserError
+from ucjax.files import manifest as protected
 
 # Of the pictures in one file of an export: what the Hugging Face Hub splits at.
 SHARD_BYTES = 500_000_000

@@ -11,9 +11,10 @@ from typing import Any
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from ucjax import job, parallel, platforms
+from ucjax import job
 from ucjax.errors import UserError
 from ucjax.planning import cost, stand_ins, steps
+from ucjax.runtime import parallel, platforms
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ucjax import lloyd, seeding
+from ucjax.clusters import lloyd, seeding
 from ucjax.planning.steps import Step
 
 _REPETITIONS, _ENOUGH_SECONDS = 8, 2.0

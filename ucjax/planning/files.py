@@ -15,13 +15,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from ucjax import arms, protection, stages
+from ucjax import arms, stages
+from ucjax.clusters.kmeans import Clusters
 from ucjax.data import folder, images, textures, tfds
 from ucjax.data.images import Item, Listing
 from ucjax.data.sources import Splits
 from ucjax.errors import UserError
+from ucjax.files import protect as protection
 from ucjax.job import Job, cache_folder
-from ucjax.kmeans import Clusters
 from ucjax.surrogates import Surrogate
 
 T = TypeVar("T")

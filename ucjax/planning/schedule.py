@@ -12,7 +12,7 @@ from ucjax.data.images import Listing
 from ucjax.errors import UserError
 from ucjax.planning.steps import Images
 from ucjax.surrogates import features
-from ucjax.victims.train import tested_at_once
+from ucjax.victims.training import tested_at_once
 
 # (to protect, clean test images, classes) as TensorFlow Datasets' catalogue states them.
 CATALOGUE = {

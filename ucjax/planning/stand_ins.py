@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from ucjax import config, platforms, surrogates
+from ucjax import config, surrogates
+from ucjax.runtime import platforms
 from ucjax.surrogates import Preprocessing, Surrogate
 from ucjax.surrogates.pretrained import normalise
 

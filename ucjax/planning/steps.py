@@ -13,14 +13,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ucjax import noise, parallel, perturbation
 from ucjax.job import Job
-from ucjax.objective import Batch, make_objective
-from ucjax.parallel import REPLICATED, SHARDED
+from ucjax.protections.uc import perturbation
+from ucjax.protections.uc import training as noise
+from ucjax.protections.uc.objective import Batch, make_objective
+from ucjax.runtime import parallel
+from ucjax.runtime.parallel import REPLICATED, SHARDED
 from ucjax.surrogates import Surrogate, features
 from ucjax.victims import together
 from ucjax.victims.step import make_programs
-from ucjax.victims.train import tested_at_once
+from ucjax.victims.training import tested_at_once
 
 
 class Images(NamedTuple):

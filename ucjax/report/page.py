@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ucjax import checkpoint
 from ucjax.report import plots, tables, tiles, verdict
 from ucjax.report.glossary import GLOSSARY, PROTOCOL
 from ucjax.report.stylesheet import CSS
 from ucjax.report.summary import Summary, to_json
 from ucjax.report.verdict import Verdict
+from ucjax.runtime import checkpoint
 
 # Pixels a group of pictures may hold, so that the page stays near 3 MB whatever p and m are.
 _PAIR_PIXELS, _NOISE_PIXELS, _EXAMPLE_PIXELS = 200_000, 160_000, 1_500_000

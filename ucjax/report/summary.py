@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ucjax.victims.train import VictimResult
+from ucjax.victims.training import VictimResult
 
 
 @dataclass(frozen=True)

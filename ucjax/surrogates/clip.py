@@ -14,8 +14,8 @@ from flax import linen as nn
 from transformers import CLIPVisionConfig
 from transformers.models.clip.modeling_flax_clip import FlaxCLIPVisionTransformer
 
-from ucjax import platforms
 from ucjax.errors import UserError
+from ucjax.runtime import platforms
 from ucjax.surrogates import pretrained
 from ucjax.surrogates.base import Surrogate
 

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ucjax import platforms
-from ucjax.convolution import conv2d
 from ucjax.errors import UserError
+from ucjax.ops.convolution import conv2d
+from ucjax.runtime import platforms
 from ucjax.surrogates import pretrained
 from ucjax.surrogates.base import Surrogate
 

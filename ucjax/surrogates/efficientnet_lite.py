@@ -18,8 +18,9 @@ import jax
 import numpy as np
 from jax import lax
 
-from ucjax import convolution, platforms
 from ucjax.errors import UserError
+from ucjax.ops import convolution
+from ucjax.runtime import platforms
 from ucjax.surrogates import legacy_torch, pretrained
 from ucjax.surrogates.base import Preprocessing, Surrogate
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from ucjax import parallel
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
-from ucjax.metrics import Progress
+from ucjax.runtime import parallel
+from ucjax.runtime.progress import Progress
 from ucjax.surrogates.base import Surrogate
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ucjax import checkpoint
 from ucjax.errors import UserError
+from ucjax.runtime import checkpoint
 from ucjax.surrogates import clip
 from ucjax.surrogates.base import Surrogate
 

@@ -17,8 +17,9 @@ from flax import linen as nn
 from transformers import ResNetConfig
 from transformers.models.resnet.modeling_flax_resnet import FlaxResNetModule
 
-from ucjax import convolution, platforms
 from ucjax.errors import UserError
+from ucjax.ops import convolution
+from ucjax.runtime import platforms
 from ucjax.surrogates import pretrained
 from ucjax.surrogates.base import Surrogate
 

@@ -14,8 +14,8 @@ import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
 
-from ucjax import parallel
 from ucjax.data import augment
+from ucjax.runtime import parallel
 from ucjax.victims.models.resnet import ResNet18
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"resnet18": ResNet18}

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from ucjax.metrics import Outlook, Progress
-from ucjax.platforms import on_cpu
+from ucjax.runtime.platforms import on_cpu
+from ucjax.runtime.progress import Outlook, Progress
 
 # Receives the maker of the victim's progress line, as `victims.train.train` takes it.
 Training = Callable[[Callable[..., Progress]], None]

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ucjax import convolution
-from ucjax.victims.models.pooling import max_pool
+from ucjax.ops import convolution
+from ucjax.ops.pooling import max_pool
 
 _kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

@@ -1,0 +1,82 @@
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ucjax.cli import settings
+from ucjax.cli.command import COMMANDS, main
+from ucjax.config import photos
+from ucjax.errors import UserError
+
+
+def run(*arguments):
+    command = [sys.executable, "-X", "importtime", "-m", "ucjax", *arguments]
+    begin = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done, time.monotonic() - begin
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_is_there_at_once(command):
+    done, seconds = run(*filter(None, [command, "--help"]))
+    if seconds > 0.3:  # a busy machine; once more
+        done, seconds = run(*filter(None, [command, "--help"]))
+    assert done.returncode == 0
+    imported = set(re.findall(r"\|\s+(\w+)$", done.stderr, re.MULTILINE))
+    assert "argparse" in imported
+    assert not imported & {"jax", "numpy", "PIL", "ml_collections", "absl", "flax"}
+    for word in ("exit codes", *(COMMANDS if command is None else [])):
+        assert word in done.stdout
+
+
+def test_mistakes_are_one_line_and_code_2(capsys):
+    for arguments, message in [
+        (["verify", "a", "--against", "b", "--wrong"], "unexpected argument '--wrong'"),
+        (["verify", "a", "--against", "b", "--config.seed=1"], "'--config.seed=1'"),
+        (["protect", "nowhere", "out"], "nowhere is not a folder"),
+        (["protect", "nowhere", "out", "--config=nothing.py"], "no config file nothing.py"),
+    ]:
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert error.startswith("error: ")
+        assert message in error
+    for arguments in ([], ["cure"], ["protect"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+    from ucjax.files import verification
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verification, "verify_folder", interrupted)
+    assert main(["verify", "a", "--against", "b"]) == 130
+    assert capsys.readouterr().err == "interrupted: the same command goes on from here\n"
+
+
+# ml_collections loads config files so.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_config_is_a_file_or_the_defaults_with_options_and_overrides_in_this_order():
+    config = settings.load(None, ["--config.noise.epochs=9", "--config.seed=4"], seed=3)
+    assert (config.noise.epochs, config.seed, config.data.source) == (9, 4, "folder")
+    assert settings.load("configs/pets.py:rn50", []).surrogate.name == "rn50"
+    config = settings.load(None, [], victim__seeds=(0, 1), data__root="a b")
+    assert (config.victim.seeds, config.data.root) == ((0, 1), "a b")
+    with pytest.raises(UserError, match="did you mean 'epochs'"):
+        settings.load(None, ["--config.noise.epocs=9"])
+    with pytest.raises(UserError, match="choose one of clip"):
+        settings.load("configs/pets.py:vgg", [])
+
+
+@pytest.mark.parametrize("count", [3, 500, 700, 50_000])
+def test_few_photos_are_shown_as_often_as_many(count):
+    few, many = photos(count), photos()
+    for ours, usual, images in ((few.noise, many.noise, 15_000), (few.victim, many.victim, 30_000)):
+        assert ours.epochs * count >= images
+        assert ours.epochs == usual.epochs or (ours.epochs - 1) * count < images

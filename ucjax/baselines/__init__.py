@@ -1,1 +1,0 @@
-"""Other protections, as controls."""

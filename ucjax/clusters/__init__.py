@@ -1,0 +1,1 @@
+"""k-means of features that are spread over the devices."""

@@ -1,0 +1,1 @@
+"""Pictures in, pictures out: placement, fidelity, manifest, writer, verification."""

@@ -1,0 +1,264 @@
+"""Images and noise in, files out: 8 bits by rounding, measured after re-reading.
+
+The protected images and every control arm are written here, so that all arms share one geometry.
+Needs no JAX. One process at a time may write to a folder (its format: `ucjax.files.manifest`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ucjax.data import decode
+from ucjax.data.images import ImageSet, Progress
+from ucjax.errors import UserError
+from ucjax.files import picture
+from ucjax.files.manifest import ProtectedSet, items_of, load
+from ucjax.files.picture import Encoding, Picture, UnreadableError
+from ucjax.files.placement import add, place
+from ucjax.files.writer import Noised, Source, Task, run, sha256
+
+if TYPE_CHECKING:
+    from ucjax.protections.protector import Protector
+
+__all__ = ["ProtectedSet", "items_of", "load", "protect_files", "protect_images"]
+
+
+# Noise shrunk to fewer pixels averages to nothing: the copy would be the original.
+_SMALLEST_SIDE = 8
+
+
+class Noise(NamedTuple):
+    """The noise an image gets, and whose it is."""
+
+    pixels: np.ndarray  # float32 [s, s, 3], pixels of [0, 1]
+    cluster: int | None
+
+
+def protect_images(
+    images: ImageSet,
+    *,
+    root: Path | None,
+    noise_of: Callable[[int], np.ndarray],
+    epsilon_255: int,
+    norm: str,
+    crop: int,
+    clusters: np.ndarray | None,
+    folder: Path,
+    label: str,
+    threads: int | None = None,
+    progress: Callable[[str, int], Progress] | None = None,
+) -> ProtectedSet:
+    """Writes all images plus their noise: their centre crops, or their files at their own size.
+
+    The crops are the paper's published files. On whole files the noise is enlarged so that a
+    victim that resizes them as `images` were, and crops their centre, sees it (`placement.place`).
+    A killed call is continued by the next one and ends with the same bytes; a finished folder
+    costs nothing.
+
+    Args:
+      images: n images.
+      root: the folder that the images' names are relative to, for whole files; None for crops.
+      noise_of: index -> float32 `[crop, crop, 3]`, pixels of [0, 1]; called from threads.
+      epsilon_255: the budget that every written file is held to.
+      norm: "linf" or "l2" (see `Protector`).
+      crop: pixels.
+      clusters: `[n]`, for the manifest.
+      folder: created if missing.
+      label: a word for the progress, such as "protected".
+      threads: None for one a processor.
+      progress: receives (label, n), returns what is updated (None: silence).
+
+    Raises:
+      UserError: the folder holds other images than these, or cannot be written.
+      ValueError: noise of another shape, or a written file over the budget.
+    """
+
+    def read(index: int) -> Source:
+        if root is not None:
+            return _read_file(root / images.names[index], strip_gps=False)
+        pixels = images.center_crops(crop, [index])[0]
+        return Source(sha256(pixels.data), pixels.nbytes, lambda: Picture(pixels))
+
+    def plus(index: int, clean: Picture) -> Noised:
+        noise = Noise(_checked(noise_of(index), crop), _cluster(clusters, index))
+        if root is not None:
+            return _placed(clean, noise, images.short_side, epsilon_255, norm)
+        return Noised(add(clean.pixels, noise.pixels), noise.cluster, _noise_sha256(noise.pixels))
+
+    geometry = "crop" if root is None else "native"
+    task = Task(
+        names=images.names,
+        path=None if root is None else (lambda index: root / images.names[index]),
+        labels=images.labels.tolist(),
+        class_names=tuple(images.class_names),
+        read=read,
+        add=plus,
+        noise_sha256=lambda index: _noise_sha256(noise_of(index)),
+        job=_job(images, noise_of, clusters, geometry, epsilon_255, norm, crop),
+        encoding=Encoding(),
+        epsilon_255=epsilon_255,
+        norm=norm,
+        folder=folder,
+    )
+    return run(task, label, threads, progress)
+
+
+def protect_files(
+    root: Path,
+    names: Sequence[str],
+    protector: Protector,
+    *,
+    labels: Sequence[int],
+    class_names: tuple[str, ...],
+    noise_for: Callable[[np.ndarray], Noise],
+    protector_sha256: str,
+    encoding: Encoding,
+    strip_gps: bool,
+    refused: Callable[[str], str],
+    folder: Path,
+    threads: int | None = None,
+    progress: Callable[[str, int], Progress] | None = None,
+) -> ProtectedSet:
+    """Writes the files `root / name` at their own size plus the noise that their content asks for.
+
+    In contrast to `protect_images`, nothing needs to be known of the pictures before: the folder
+    may grow between two calls, and what cannot be protected is counted in the summary. Memory
+    does not grow with their number.
+
+    Args:
+      root: the folder of the originals; nothing in it is changed.
+      names: relative to `root`, posix.
+      protector: its budget, which JPEG does not keep, and geometry.
+      labels: `[n]`, -1 where unknown.
+      class_names: what the labels mean.
+      noise_for: the upright centre crop, uint8 `[crop, crop, 3]` -> its noise; called from
+        threads.
+      protector_sha256: identifies the noise; another one is another folder's.
+      encoding: of the written files.
+      strip_gps: leaves the place out of the metadata.
+      refused: sha256 of a source -> why it must not be protected, or nothing.
+      folder: created if missing.
+      threads: None for one a processor.
+      progress: receives ("protecting", n), returns what is updated (None: silence).
+
+    Raises:
+      UserError: the folder was made with other settings, or cannot be written.
+    """
+    eps, norm, short_side = protector.epsilon_255, protector.norm, protector.short_side
+
+    def read(index: int) -> Source:
+        source = _read_file(root / names[index], strip_gps)
+        if reason := refused(source.sha256):
+            raise UnreadableError(reason)
+        return source
+
+    def plus(index: int, clean: Picture) -> Noised:
+        noise = noise_for(_center_crop(clean, short_side, protector.crop))
+        return _placed(clean, noise, short_side, eps, norm)
+
+    task = Task(
+        names=names,
+        path=lambda index: root / names[index],
+        labels=labels,
+        class_names=class_names,
+        read=read,
+        add=plus,
+        job={
+            **_job_of(protector, protector_sha256),
+            **dataclasses.asdict(encoding),
+            "strip_gps": strip_gps,
+        },
+        encoding=encoding,
+        epsilon_255=eps,
+        norm=norm,
+        folder=folder,
+        keep_going=True,
+    )
+    return run(task, "protecting", threads, progress)
+
+
+def _job_of(protector: Protector, digest: str) -> dict[str, object]:
+    return {
+        "geometry": "native",
+        **{
+            key: getattr(protector, key)
+            for key in ("epsilon_255", "norm", "grain", "crop", "short_side")
+        },
+        "surrogate": protector.surrogate_name,
+        "protector_sha256": digest,
+    }
+
+
+def _center_crop(clean: Picture, short_side: int, crop: int) -> np.ndarray:
+    height, width, _ = clean.pixels.shape
+    if min(height, width) < _SMALLEST_SIDE:
+        raise UnreadableError(f"{width} x {height} pixels: too small to carry noise")
+    try:
+        small = np.asarray(decode.resize(clean.on_white(), short_side))
+    except ValueError as error:
+        raise UnreadableError(str(error)) from error
+    top, left = (round((side - crop) / 2) for side in small.shape[:2])
+    return small[top : top + crop, left : left + crop]
+
+
+def _read_file(path: Path, strip_gps: bool) -> Source:
+    try:
+        if not path.is_file() and path.exists():
+            raise UnreadableError("not a file")  # to read a pipe would wait for ever
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from error
+    return Source(sha256(data), len(data), lambda: picture.read(data, strip_gps=strip_gps))
+
+
+def _placed(clean: Picture, noise: Noise, short_side: int, epsilon_255: int, norm: str) -> Noised:
+    height, width, _ = clean.pixels.shape
+    resized = decode.resized((width, height), short_side)[::-1]
+    protected = place(clean.pixels, noise.pixels, resized, epsilon_255, norm)
+    return Noised(protected, noise.cluster, _noise_sha256(noise.pixels))
+
+
+def _checked(noise: np.ndarray, crop: int) -> np.ndarray:
+    if noise.shape != (crop, crop, 3):
+        raise ValueError(f"noise is {noise.shape}, but crop is {crop}")
+    return noise
+
+
+def _cluster(clusters: np.ndarray | None, index: int) -> int | None:
+    return None if clusters is None else int(clusters[index])
+
+
+def _job(
+    images: ImageSet,
+    noise_of: Callable[[int], np.ndarray],
+    clusters: np.ndarray | None,
+    geometry: str,
+    epsilon_255: int,
+    norm: str,
+    crop: int,
+) -> dict[str, object]:
+    """Returns what decides the content of a folder."""
+    if not len(images):
+        raise UserError("there are no images to protect: the source is empty")
+    assigned = None if clusters is None else clusters.tolist()
+    listed = json.dumps([images.names, images.labels.tolist(), assigned])
+    return {
+        "geometry": geometry,
+        "epsilon_255": epsilon_255,
+        "norm": norm,
+        "crop": crop,
+        "short_side": images.short_side,
+        "images": len(images),
+        "images_sha256": sha256(listed.encode()),
+        "first_noise_sha256": _noise_sha256(noise_of(0)),
+    }
+
+
+def _noise_sha256(noise: np.ndarray) -> str:
+    return sha256(np.ascontiguousarray(noise).data)

@@ -1,0 +1,1 @@
+"""What an owner of photographs asks for."""

@@ -1,0 +1,1 @@
+"""What makes noise out of images: one file a protection, one table of all."""
