@@ -68,14 +68,14 @@ def noise_step(
     images, z = _images(batch, size), [_images(1, size) for _ in nets]
     cluster = torch.arange(batch, device=DEVICE) % p
     with torch.no_grad(), _autocast():
-        features = surrogate(_normalised(images)).float()
+        features = surrogate(_normalized(images)).float()
     centers = features[torch.arange(p) % batch] + 1
 
     def run() -> Any:
         with _autocast():
             raw = torch.cat([net(x) for net, x in zip(nets, z, strict=True)])
             noise = raw.float().clamp(-_EPSILON, _EPSILON)
-            features = surrogate(_normalised((images + noise[cluster]).clamp(0, 1)))
+            features = surrogate(_normalized((images + noise[cluster]).clamp(0, 1)))
         goal = F.log_softmax(centers[(cluster + 1) % p], -1)
         seen = F.log_softmax(features.float(), -1)
         loss = F.kl_div(seen, goal, reduction="batchmean", log_target=True)
@@ -96,7 +96,7 @@ def input_gradient(net: nn.Module, batch: int, size: int) -> Run:
 
     def run() -> Any:
         with _autocast():
-            features = net(_normalised(images))
+            features = net(_normalized(images))
         return torch.autograd.grad(features.float().square().sum() / 2, images)
 
     return run
@@ -111,7 +111,7 @@ def victim_step(net: nn.Module, batch: int, size: int, classes: int) -> Run:
 
     def run() -> Any:
         with _autocast():
-            loss = F.cross_entropy(net(_normalised(images)).float(), labels)
+            loss = F.cross_entropy(net(_normalized(images)).float(), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -136,5 +136,5 @@ def _images(count: int, size: int) -> Tensor:
     return images if DEVICE == "cpu" else images.to(memory_format=torch.channels_last)
 
 
-def _normalised(images: Tensor) -> Tensor:
+def _normalized(images: Tensor) -> Tensor:
     return (images - 0.5) / 0.5

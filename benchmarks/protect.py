@@ -33,8 +33,7 @@ from ucjax.config import photos as photos_config
 from ucjax.data import folder, textures
 from ucjax.files.picture import Encoding, Picture, write
 from ucjax.photos import protect as owner
-from ucjax.protections import controls as random_noise
-from ucjax.protections import protector
+from ucjax.protections import controls, protector
 from ucjax.protections.protector import Protector
 from ucjax.runtime import parallel
 
@@ -83,7 +82,7 @@ def make_protector(place: Path) -> None:
     config = photos_config()
     surrogate = surrogates.load("efficientnet_lite0", image_size=config.data.crop)
     published = Protector(
-        noise=random_noise.per_cluster(0, 10, config.data.crop, 16),
+        noise=controls.cluster_signs(0, 10, config.data.crop, 16),
         centers=np.random.default_rng(0).normal(size=(10, 1280)).astype(np.float32),
         surrogate_name="efficientnet_lite0",
         surrogate_path="",
@@ -146,7 +145,7 @@ def _protect(photos: Path, place: Path) -> None:
 
 def _recode(photos: Path, names: list[str], place: Path, *, by_default: bool) -> None:
     """Decodes and encodes the *protected* pixels: noise takes longer to encode than pictures."""
-    noise = random_noise.per_image(0, 0, 64, 16) * 255
+    noise = controls.image_signs(0, 0, 64, 16) * 255
 
     def one(name: str) -> None:
         with Image.open(photos / name) as image:

@@ -93,7 +93,7 @@ def make_spec(args: argparse.Namespace) -> NoiseSpec:
     """The settings of the paper, but for the size of the generators."""
     return NoiseSpec(
         scope="cluster", distance="kl", bound="tanh", target="offset",
-        parametrisation=args.parametrisation, norm="linf",
+        parametrization=args.parametrization, norm="linf",
         epsilon_255=16, grain=1, epochs=1, batch_size=args.batch, learning_rate=1e-4,
         final_learning_rate=1e-6, weight_decay=5e-4, width=args.width, blocks=args.blocks,
         flip=True, seed=0,
@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--base", type=int, nargs=3, default=[64, 8, 32], metavar=Case._fields)
     parser.add_argument("--factors", type=int, nargs="+", default=[2, 4], help="of growth")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--parametrisation", choices=("generator", "direct"), default="generator")
+    parser.add_argument("--parametrization", choices=("generator", "direct"), default="generator")
     parser.add_argument("--width", type=int, default=16, help="of the generators")
     parser.add_argument("--blocks", type=int, default=2, help="of the generators")
     parser.add_argument("--steps", type=int, default=5, help="before noise is compared")
@@ -275,7 +275,7 @@ def main() -> None:
         return
     if args.miniature:
         args.devices, args.base, args.factors = [1, 2], [8, 3, 8], [2]
-        args.parametrisation, args.batch, args.steps, args.repeats = "direct", 4, 2, 1
+        args.parametrization, args.batch, args.steps, args.repeats = "direct", 4, 2, 1
     result = measure(args)
     show(result)
     settings = {k: v for k, v in vars(args).items() if k not in ("cases", "noise", "out")}

@@ -8,7 +8,8 @@ from PIL import Image
 
 from ucjax.data.images import ImageSet, build, file_item
 from ucjax.files import protect as protection
-from ucjax.protections import controls as random_noise
+from ucjax.protections import controls
+from ucjax.protections.noise import Noise, Pixels
 
 CROP, EPS = 28, 16
 CLUSTERS = np.array([0, 1, 2, 0, 1, 2])
@@ -39,28 +40,30 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def sign_noise(index):
-    return random_noise.per_image(0, index, CROP, EPS)
+    return controls.image_signs(0, index, CROP, EPS)
 
 
 def cluster_noise(index):
-    return random_noise.per_cluster(0, 3, CROP, EPS)[CLUSTERS[index]]
+    return controls.cluster_signs(0, 3, CROP, EPS)[CLUSTERS[index]]
 
 
 def no_noise(index):
     return np.zeros((CROP, CROP, 3), np.float32)
 
 
-def settings(folder, **changes):
-    defaults = {
-        "noise_of": sign_noise,
-        "epsilon_255": EPS,
-        "norm": "linf",
-        "crop": CROP,
-        "clusters": CLUSTERS,
-        "folder": folder,
-        "label": "protected",
-    }
-    return defaults | changes
+def settings(
+    folder,
+    noise_of=sign_noise,
+    clusters=CLUSTERS,
+    epsilon_255=EPS,
+    norm="linf",
+    crop=CROP,
+    **others,
+):
+    """Arguments of `protect_images`; `noise_of` gives the noise of an image by its index."""
+    patterns = Pixels(lambda row: noise_of(row)[:crop, :crop], crop, 32, epsilon_255, norm)
+    noise = Noise(patterns, np.arange(1000), epsilon_255, norm, clusters)
+    return {"noise": noise, "crop": crop, "folder": folder, "label": "protected", **others}
 
 
 def geometries(root, images):

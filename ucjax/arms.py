@@ -21,7 +21,7 @@ from ucjax.files import protect as protection
 from ucjax.files import verification
 from ucjax.files.protect import ProtectedSet
 from ucjax.job import Job, budget_bytes, cache_folder, in_turn
-from ucjax.protections import controls as random_noise
+from ucjax.protections import controls
 from ucjax.protections.protector import Protector
 from ucjax.runtime import checkpoint, parallel
 from ucjax.runtime.progress import Progress, say
@@ -96,11 +96,11 @@ def noise_of(arm: str, clusters: Clusters, published: Protector) -> Callable[[in
     if arm == "clean":
         return lambda index: np.zeros(shape, np.float32)
     if arm == "random":
-        return lambda index: random_noise.per_image(seed, index, shape[0], eps, grain=grain)
+        return lambda index: controls.image_signs(seed, index, shape[0], eps, grain=grain)
     per_cluster = published.noise
     if arm == "cluster_random":
         count = len(published.noise)
-        per_cluster = random_noise.per_cluster(seed, count, shape[0], eps, grain=grain)
+        per_cluster = controls.cluster_signs(seed, count, shape[0], eps, grain=grain)
     return lambda index: per_cluster[clusters.assignment[index]]
 
 

@@ -61,12 +61,12 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     n.distance = "kl"  # "kl" | "cosine" | "l2"
     n.bound = "tanh"  # "tanh": eps * tanh; "clamp": as published, no gradient past eps
     n.target = "offset"  # "offset": i + 1 mod p | "farthest" | "permuted"
-    n.parametrisation = "generator"  # "generator" | "direct": the pixels themselves
+    n.parametrization = "generator"  # "generator" | "direct": the pixels themselves
     # "direct": a noise is trained in cells of so many pixels a side and enlarged. Coarse noise
     # outlives resizing and a shift, which turn that of single pixels into something else, and is
     # seen as blotches of colour where that of single pixels looks like a camera's.
     n.grain = 1
-    n.norm = "linf"  # "linf" | "l2": root mean square
+    n.norm = "linf"  # "linf" | "rms": root mean square
     n.epsilon_255 = 16  # the budget, in levels of 8-bit pixels
     n.epochs = 50
     n.batch_size = 256  # over all devices
@@ -118,7 +118,7 @@ def photos(count: int = 0) -> ConfigDict:
     c.surrogate.update(name="efficientnet_lite0", path="", batch_size=64)
     # The pixels themselves: ten generators take a CPU hours at this size.
     c.noise.update(
-        parametrisation="direct",
+        parametrization="direct",
         epochs=_epochs(6, _NOISE_SEES, count),
         batch_size=32,
         learning_rate=0.3,

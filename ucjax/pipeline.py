@@ -49,7 +49,7 @@ def run(config: ConfigDict, folder: Path, *, command: list[str], mesh: Mesh | No
     after = {arm: arms.embed_files(arm, sets[arm], surrogate, this) for arm in sets}
     results = arms.train_victims(sets, splits, this)
 
-    summary = summarise(config, environment, splits, clusters, sets, after, results, folder)
+    summary = summarize(config, environment, splits, clusters, sets, after, results, folder)
     written = arms.decode_for_surrogate("protected", sets["protected"], this)
     if parallel.is_main():
         crop = config.data.crop
@@ -71,7 +71,7 @@ def run(config: ConfigDict, folder: Path, *, command: list[str], mesh: Mesh | No
     return folder / "report.html"
 
 
-def summarise(
+def summarize(
     config: ConfigDict,
     environment: dict[str, Any],
     splits: Splits,

@@ -16,7 +16,7 @@ from benchmarks.packaged_clip.data import IMAGE_SIZE
 from benchmarks.packaged_clip.prompts import Prompts
 from ucjax.runtime import platforms
 from ucjax.surrogates.base import Preprocessing
-from ucjax.surrogates.pretrained import normalise
+from ucjax.surrogates.pretrained import normalize
 
 # Those of OpenAI's CLIP, so that programs made for it feed this one rightly too.
 PREPROCESSING = Preprocessing(
@@ -144,7 +144,7 @@ def embed_images(module: FlaxCLIPModule, params: Any, images: jax.Array) -> jax.
     def tower(module: FlaxCLIPModule, pixels: jax.Array) -> jax.Array:
         return module.visual_projection(module.vision_model(pixels).pooler_output)
 
-    pixels = normalise(images, PREPROCESSING)
+    pixels = normalize(images, PREPROCESSING)
     features: Any = module.apply({"params": params}, pixels, method=tower)
     return unit(features.astype(jnp.float32))
 

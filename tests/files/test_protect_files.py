@@ -118,23 +118,23 @@ def test_permuting_the_images_permutes_the_records(geometry, root, tmp_path):
 
 
 @pytest.mark.parametrize("geometry", ["crop", "native"])
-def test_l2_noise_may_exceed_eps_in_a_pixel_but_not_on_average(geometry, root, tmp_path):
+def test_rms_noise_may_exceed_eps_in_a_pixel_but_not_on_average(geometry, root, tmp_path):
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(CROP, CROP, 3))
     noise = (noise * EPS / 255 / np.sqrt(np.mean(noise**2))).astype(np.float32)
     write = geometries(root, collect(root))[geometry]
-    written = write(**settings(tmp_path / "out", noise_of=lambda index: noise, norm="l2"))
+    written = write(**settings(tmp_path / "out", noise_of=lambda index: noise, norm="rms"))
     assert written.max_delta_255 > EPS
     assert 0.5 * EPS < written.max_rms_delta_255 <= EPS + 0.5
     with pytest.raises(ValueError, match=r"more than 16: the noise breaks its budget"):
         protection.protect_images(
             collect(root), root=None, **settings(tmp_path / "linf", noise_of=lambda index: noise)
         )
-    with pytest.raises(ValueError, match=r"\(l2\), more than 16.5"):
+    with pytest.raises(ValueError, match=r"\(rms\), more than 16.5"):
         protection.protect_images(
             collect(root),
             root=None,
-            **settings(tmp_path / "l2", noise_of=lambda i: 2 * noise, norm="l2"),
+            **settings(tmp_path / "rms", noise_of=lambda i: 2 * noise, norm="rms"),
         )
 
 
@@ -223,6 +223,6 @@ def test_written_files_are_plain_png(root, tmp_path):
 
 
 def test_nothing_of_jax_is_imported():
-    code = "import sys, ucjax.files.protect, ucjax.verification; print('jax' in sys.modules)"
+    code = "import sys, ucjax.files.protect, ucjax.files.verification; print('jax' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert result.stdout == b"False\n"

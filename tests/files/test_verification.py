@@ -3,14 +3,11 @@ import json
 
 import numpy as np
 import pytest
-from pictures import NAMES, collect, publish
+from pictures import CROP, EPS, NAMES, collect, publish, settings
 from PIL import Image
 
 from ucjax.files import protect as protection
 from ucjax.files import verification
-from ucjax.protections import controls as random_noise
-
-CROP, EPS = 28, 16
 
 
 def write(tmp_path, geometry):
@@ -18,19 +15,11 @@ def write(tmp_path, geometry):
     root, folder = tmp_path / "photos", tmp_path / "out"
     publish(root)
     images = collect(root)
-    settings = {
-        "noise_of": lambda index: random_noise.per_image(0, index, CROP, EPS),
-        "epsilon_255": EPS,
-        "norm": "linf",
-        "crop": CROP,
-        "clusters": None,
-        "folder": folder,
-        "label": "x",
-    }
+    given = settings(folder, clusters=None)
     if geometry == "crop":
-        protection.protect_images(images, root=None, **settings)
+        protection.protect_images(images, root=None, **given)
         return folder, verification.clean_crops(images, CROP)
-    protection.protect_images(images, root=root, **settings)
+    protection.protect_images(images, root=root, **given)
     return folder, verification.clean_files(root, images.names)
 
 
@@ -42,7 +31,7 @@ def check(folder, clean, epsilon_255=EPS, norm="linf"):
 def test_what_was_written_is_right(geometry, tmp_path):
     folder, clean = write(tmp_path, geometry)
     assert check(folder, clean) == verification.Verification(len(NAMES), (), EPS)
-    assert check(folder, clean, norm="l2").failures == ()
+    assert check(folder, clean, norm="rms").failures == ()
 
 
 @pytest.mark.parametrize("geometry", ["crop", "native"])
@@ -51,7 +40,7 @@ def test_a_smaller_budget_is_broken_by_every_file(geometry, tmp_path):
     found = check(folder, clean, epsilon_255=EPS - 1)
     assert len(found.failures) == len(NAMES)
     assert all("changed by 16 levels (linf), over 15" in line for line in found.failures)
-    assert check(folder, clean, epsilon_255=4, norm="l2").failures
+    assert check(folder, clean, epsilon_255=4, norm="rms").failures
 
 
 def repaint(folder, output, change):

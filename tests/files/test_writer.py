@@ -133,20 +133,20 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from pictures import collect
+from pictures import collect, settings
 from ucjax.files import protect as protection
-from ucjax.protections import controls as random_noise
+from ucjax.protections import controls
 
 root, folder = map(Path, sys.argv[1:])
 names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
 
 def noise_of(index):
     time.sleep(0.004)
-    return random_noise.per_image(0, index, 28, 16)
+    return controls.image_signs(0, index, 28, 16)
 
 protection.protect_images(
-    collect(root, names), root=None, noise_of=noise_of, epsilon_255=16, norm="linf", crop=28,
-    clusters=None, folder=folder, label="x", threads=2,
+    collect(root, names), root=None,
+    **settings(folder, noise_of, clusters=None, label="x", threads=2),
 )
 """
 

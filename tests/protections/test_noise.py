@@ -19,7 +19,7 @@ from ucjax.surrogates import Preprocessing, Surrogate
 
 SIZE, FEATURES, P = 8, 6, 3
 SPEC = NoiseSpec(
-    scope="cluster", distance="l2", bound="tanh", target="offset", parametrisation="direct",
+    scope="cluster", distance="l2", bound="tanh", target="offset", parametrization="direct",
     grain=1, norm="linf", epsilon_255=16, epochs=3, batch_size=8, learning_rate=0.1,
     final_learning_rate=0.01, weight_decay=0.0, width=4, blocks=1, flip=True, seed=0,
 )  # fmt: skip
@@ -71,10 +71,10 @@ def train(images, clusters, surrogate, spec, mesh, folder, metrics=None):
 @pytest.mark.parametrize(
     "change",
     [
-        {"parametrisation": "generator", "learning_rate": 0.01},
-        {"parametrisation": "generator", "bound": "clamp", "norm": "l2"},
+        {"parametrization": "generator", "learning_rate": 0.01},
+        {"parametrization": "generator", "bound": "clamp", "norm": "rms"},
         {"bound": "clamp", "scope": "all", "distance": "kl"},
-        {"norm": "l2", "distance": "cosine", "flip": False, "grain": 3},
+        {"norm": "rms", "distance": "cosine", "flip": False, "grain": 3},
         {"grain": 4},
     ],
     ids=lambda change: "-".join(map(str, change.values())),
@@ -183,12 +183,12 @@ class KilledAfter(MetricsFile):
             raise Killed
 
 
-@pytest.mark.parametrize("parametrisation", ["generator", "direct"])
+@pytest.mark.parametrize("parametrization", ["generator", "direct"])
 def test_resume_equals_uninterrupted(
-    parametrisation, images, clusters, surrogate, mesh, tmp_path, monkeypatch
+    parametrization, images, clusters, surrogate, mesh, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(noise, "SECONDS_BETWEEN_CHECKPOINTS", -1)
-    spec = replace(SPEC, parametrisation=parametrisation, epochs=4)
+    spec = replace(SPEC, parametrization=parametrization, epochs=4)
     whole = train(images, clusters, surrogate, spec, mesh, tmp_path / "whole")
     folder = tmp_path / "killed"
     for epoch in (2, 4):
@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(images, clusters, surroga
         ({"epsilon_255": 0}, 3, "epsilon_255 is 0.*1 to 128"),
         ({"epsilon_255": 300}, 3, "epsilon_255 is 300"),
         ({"grain": 0}, 3, "grain is 0.*whole number"),
-        ({"grain": 2, "parametrisation": "generator"}, 3, "grain is 2.*1 for generators"),
+        ({"grain": 2, "parametrization": "generator"}, 3, "grain is 2.*1 for generators"),
         ({"batch_size": 10}, 3, "batch_size is 10, not divisible by the 4 devices: try 8"),
         ({"epochs": 0}, 3, "epochs is 0"),
         ({}, 1, "config.clusters.k is 1"),

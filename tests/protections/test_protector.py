@@ -77,16 +77,16 @@ def test_budget_is_reached_but_not_exceeded(tmp_path):
     for within in (
         example(noise=constant(EPS)),
         example(noise=constant(-EPS)),
-        example(noise=constant(EPS), norm="l2"),
-        example(noise=one_bright_pixel(longest), norm="l2"),
+        example(noise=constant(EPS), norm="rms"),
+        example(noise=one_bright_pixel(longest), norm="rms"),
     ):
         protector.save(within, tmp_path)
         protector.load(tmp_path)
     for over in (
         example(noise=constant(17 / 255)),
         example(noise=one_bright_pixel(-16.01 / 255)),
-        example(noise=constant(16.01 / 255), norm="l2"),
-        example(noise=one_bright_pixel(longest * 1.01), norm="l2"),
+        example(noise=constant(16.01 / 255), norm="rms"),
+        example(noise=one_bright_pixel(longest * 1.01), norm="rms"),
     ):
         with pytest.raises(ValueError, match="over its budget of 16/255"):
             protector.save(over, tmp_path)

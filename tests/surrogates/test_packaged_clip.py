@@ -17,7 +17,7 @@ from benchmarks.packaged_clip.model import PREPROCESSING, Recipe
 from ucjax import surrogates
 from ucjax.errors import UserError
 from ucjax.runtime import checkpoint, parallel
-from ucjax.surrogates.pretrained import normalise
+from ucjax.surrogates.pretrained import normalize
 
 RECIPE = Recipe(
     width=32, layers=1, heads=2, dimensions=16, text_width=64, text_layers=1, epochs=6,
@@ -209,7 +209,7 @@ def test_what_is_shipped_equals_what_was_trained(trained, trainer):
     got = jax.jit(surrogate.embed)(surrogate.params, images)
     params = parallel.to_host(train.restore(trainer)[0].params)
     whole = FlaxCLIPModel(trainer.module.config, _do_init=False)
-    pixels = np.asarray(normalise(images, PREPROCESSING)).transpose(0, 3, 1, 2)
+    pixels = np.asarray(normalize(images, PREPROCESSING)).transpose(0, 3, 1, 2)
     expected = jax.jit(lambda params: whole.get_image_features(pixels, params=params))(params)
     np.testing.assert_allclose(got, expected, rtol=0.01, atol=5e-3 * np.abs(expected).max())
     assert surrogate.preprocessing == PREPROCESSING
@@ -221,7 +221,7 @@ def test_transformers_opens_the_shipped_folder(trained, trainer):
     images = trainer.pictures.val.center_crops(64) / np.float32(255)
     surrogate = surrogates.load("packaged_clip", path=str(trained.shipped), image_size=64)
     model, params = FlaxCLIPVisionModel.from_pretrained(trained.shipped, _do_init=False)
-    pixels = np.asarray(normalise(images, surrogate.preprocessing)).transpose(0, 3, 1, 2)
+    pixels = np.asarray(normalize(images, surrogate.preprocessing)).transpose(0, 3, 1, 2)
     pooled = jax.jit(lambda params: model(pixels, params=params).pooler_output)(params)
     expected = np.asarray(pooled) @ surrogate.params["visual_projection"]["kernel"]
     got = jax.jit(surrogate.embed)(surrogate.params, images)

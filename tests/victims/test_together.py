@@ -2,7 +2,7 @@ import threading
 import time
 
 import pytest
-from test_victims import SPEC, TEST, TRAIN
+from test_training import SPEC, TEST, TRAIN
 
 from ucjax.errors import UserError
 from ucjax.runtime.progress import MetricsFile

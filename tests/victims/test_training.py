@@ -119,7 +119,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(undisturbed, tmp_path, mesh):
         run(tmp_path, mesh)
 
 
-def normalised(images):
+def normalized(images):
     pixels = (images / 255 - np.array([[[SPEC.mean]]])) / np.array([[[SPEC.std]]])
     return pixels.astype(np.float32)
 
@@ -129,7 +129,7 @@ def plain_sgd(net, state, images, labels, steps):
 
     def loss(params, stats):
         logits, updates = net.apply(
-            {"params": params, "batch_stats": stats}, normalised(images), train=True,
+            {"params": params, "batch_stats": stats}, normalized(images), train=True,
             mutable=["batch_stats"],
         )  # fmt: skip
         log_p = jax.nn.log_softmax(logits)[np.arange(len(labels)), labels]
@@ -181,7 +181,7 @@ def test_accuracy_counts_every_test_image_once(mesh):
     state = programs.init(parallel.replicate(np.uint32(5), mesh))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = jax.jit(lambda v, x: ResNet18(3, SPEC.width).apply(v, x, train=False))(
-        parallel.to_host(variables), normalised(TEST.center_crops(16))
+        parallel.to_host(variables), normalized(TEST.center_crops(16))
     )
     predicted = np.argmax(logits, -1)
     feed = victim_train.Feed(TEST, 16, mesh=mesh)

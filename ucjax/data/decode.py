@@ -21,6 +21,11 @@ with contextlib.suppress(ImportError):
 # 20 times 256 pixels are 15 MB; a line of 5000 x 1 pixels would become a gigabyte.
 MAX_ASPECT = 20
 
+
+class StretchedError(ValueError):
+    """A picture so much longer than wide that resizing it would fill the memory."""
+
+
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -136,7 +141,7 @@ def resize(image: Image.Image, short_side: int) -> Image.Image:
     long side rounded down.
 
     Raises:
-      ValueError: the picture is more than `MAX_ASPECT` times as long as wide.
+      StretchedError: the picture is more than `MAX_ASPECT` times as long as wide.
     """
     return image.resize(resized(image.size, short_side), Image.Resampling.BILINEAR)
 
@@ -145,11 +150,13 @@ def resized(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     """Returns the width and height that `resize` gives a picture of this width and height.
 
     Raises:
-      ValueError: it is more than `MAX_ASPECT` times as long as wide.
+      StretchedError: it is more than `MAX_ASPECT` times as long as wide.
     """
     width, height = size
     short, long = sorted(size)
     if long > MAX_ASPECT * short:
-        raise ValueError(f"{width} x {height} pixels: more than {MAX_ASPECT} times as long as wide")
+        raise StretchedError(
+            f"{width} x {height} pixels: more than {MAX_ASPECT} times as long as wide"
+        )
     scaled = int(short_side * long / short)
     return (short_side, scaled) if width <= height else (scaled, short_side)

@@ -34,7 +34,7 @@ class ProtectedSet:
     count: int
     class_names: tuple[str, ...]
     max_delta_255: int
-    max_rms_delta_255: float  # what norm "l2" bounds
+    max_rms_delta_255: float  # what norm "rms" bounds
     mean_abs_delta_over_eps: float
     psnr_min: float  # dB, infinite where nothing changed
     psnr_median: float
@@ -45,7 +45,7 @@ class ProtectedSet:
     failures: tuple[Failure, ...] = ()  # pictures without a protected copy
 
 
-def summarise(
+def summarize(
     folder: Path,
     records: Sequence[Record],
     class_names: tuple[str, ...],

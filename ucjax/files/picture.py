@@ -81,6 +81,9 @@ class Encoding:
     opt_out: bool = False  # adds the machine-readable reservation against training
 
 
+PNG = Encoding()
+
+
 def read(data: bytes, *, strip_gps: bool = False) -> Picture:
     """Decodes a file's content, upright; pixels are those of `data.decode.split`.
 

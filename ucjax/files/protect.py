@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +19,9 @@ from ucjax.data.images import ImageSet, Progress
 from ucjax.errors import UserError
 from ucjax.files import picture
 from ucjax.files.manifest import ProtectedSet, items_of, load
-from ucjax.files.picture import Encoding, Picture, UnreadableError
-from ucjax.files.placement import add, place
+from ucjax.files.picture import PNG, Encoding, Picture, UnreadableError
 from ucjax.files.writer import Noised, Source, Task, run, sha256
+from ucjax.protections.noise import Noise
 
 if TYPE_CHECKING:
     from ucjax.protections.protector import Protector
@@ -33,24 +33,15 @@ __all__ = ["ProtectedSet", "items_of", "load", "protect_files", "protect_images"
 _SMALLEST_SIDE = 8
 
 
-class Noise(NamedTuple):
-    """The noise an image gets, and whose it is."""
-
-    pixels: np.ndarray  # float32 [s, s, 3], pixels of [0, 1]
-    cluster: int | None
-
-
 def protect_images(
     images: ImageSet,
     *,
     root: Path | None,
-    noise_of: Callable[[int], np.ndarray],
-    epsilon_255: int,
-    norm: str,
+    noise: Noise,
     crop: int,
-    clusters: np.ndarray | None,
     folder: Path,
     label: str,
+    encoding: Encoding = PNG,
     threads: int | None = None,
     progress: Callable[[str, int], Progress] | None = None,
 ) -> ProtectedSet:
@@ -64,13 +55,11 @@ def protect_images(
     Args:
       images: n images.
       root: the folder that the images' names are relative to, for whole files; None for crops.
-      noise_of: index -> float32 `[crop, crop, 3]`, pixels of [0, 1]; called from threads.
-      epsilon_255: the budget that every written file is held to.
-      norm: "linf" or "l2" (see `Protector`).
+      noise: of the images, with the budget that every written file is held to.
       crop: pixels.
-      clusters: `[n]`, for the manifest.
       folder: created if missing.
-      label: a word for the progress, such as "protected".
+      label: a word for the progress, such as "uc".
+      encoding: of the written files, the same for all rows that are compared.
       threads: None for one a processor.
       progress: receives (label, n), returns what is updated (None: silence).
 
@@ -86,12 +75,12 @@ def protect_images(
         return Source(sha256(pixels.data), pixels.nbytes, lambda: Picture(pixels))
 
     def plus(index: int, clean: Picture) -> Noised:
-        noise = Noise(_checked(noise_of(index), crop), _cluster(clusters, index))
-        if root is not None:
-            return _placed(clean, noise, images.short_side, epsilon_255, norm)
-        return Noised(add(clean.pixels, noise.pixels), noise.cluster, _noise_sha256(noise.pixels))
+        return Noised(
+            noise.add(index, clean.pixels, whole=root is not None),
+            noise.cluster(index),
+            noise.sha256(index),
+        )
 
-    geometry = "crop" if root is None else "native"
     task = Task(
         names=images.names,
         path=None if root is None else (lambda index: root / images.names[index]),
@@ -99,11 +88,11 @@ def protect_images(
         class_names=tuple(images.class_names),
         read=read,
         add=plus,
-        noise_sha256=lambda index: _noise_sha256(noise_of(index)),
-        job=_job(images, noise_of, clusters, geometry, epsilon_255, norm, crop),
-        encoding=Encoding(),
-        epsilon_255=epsilon_255,
-        norm=norm,
+        noise_sha256=noise.sha256,
+        job=_job(images, noise, "crop" if root is None else "native", crop, encoding),
+        encoding=encoding,
+        epsilon_255=noise.epsilon_255,
+        norm=noise.norm,
         folder=folder,
     )
     return run(task, label, threads, progress)
@@ -116,7 +105,7 @@ def protect_files(
     *,
     labels: Sequence[int],
     class_names: tuple[str, ...],
-    noise_for: Callable[[np.ndarray], Noise],
+    cluster_of: Callable[[np.ndarray], int],
     protector_sha256: str,
     encoding: Encoding,
     strip_gps: bool,
@@ -137,7 +126,7 @@ def protect_files(
       protector: its budget, which JPEG does not keep, and geometry.
       labels: `[n]`, -1 where unknown.
       class_names: what the labels mean.
-      noise_for: the upright centre crop, uint8 `[crop, crop, 3]` -> its noise; called from
+      cluster_of: the upright centre crop, uint8 `[crop, crop, 3]` -> its cluster; called from
         threads.
       protector_sha256: identifies the noise; another one is another folder's.
       encoding: of the written files.
@@ -150,7 +139,7 @@ def protect_files(
     Raises:
       UserError: the folder was made with other settings, or cannot be written.
     """
-    eps, norm, short_side = protector.epsilon_255, protector.norm, protector.short_side
+    patterns, short_side = protector.patterns(), protector.short_side
 
     def read(index: int) -> Source:
         source = _read_file(root / names[index], strip_gps)
@@ -159,8 +148,9 @@ def protect_files(
         return source
 
     def plus(index: int, clean: Picture) -> Noised:
-        noise = noise_for(_center_crop(clean, short_side, protector.crop))
-        return _placed(clean, noise, short_side, eps, norm)
+        cluster = cluster_of(_center_crop(clean, short_side, protector.crop))
+        noised = patterns.add(cluster, clean.pixels, whole=True)
+        return Noised(noised, cluster, patterns.sha256(cluster))
 
     task = Task(
         names=names,
@@ -175,8 +165,8 @@ def protect_files(
             "strip_gps": strip_gps,
         },
         encoding=encoding,
-        epsilon_255=eps,
-        norm=norm,
+        epsilon_255=protector.epsilon_255,
+        norm=protector.norm,
         folder=folder,
         keep_going=True,
     )
@@ -199,10 +189,7 @@ def _center_crop(clean: Picture, short_side: int, crop: int) -> np.ndarray:
     height, width, _ = clean.pixels.shape
     if min(height, width) < _SMALLEST_SIDE:
         raise UnreadableError(f"{width} x {height} pixels: too small to carry noise")
-    try:
-        small = np.asarray(decode.resize(clean.on_white(), short_side))
-    except ValueError as error:
-        raise UnreadableError(str(error)) from error
+    small = np.asarray(decode.resize(clean.on_white(), short_side))
     top, left = (round((side - crop) / 2) for side in small.shape[:2])
     return small[top : top + crop, left : left + crop]
 
@@ -217,48 +204,22 @@ def _read_file(path: Path, strip_gps: bool) -> Source:
     return Source(sha256(data), len(data), lambda: picture.read(data, strip_gps=strip_gps))
 
 
-def _placed(clean: Picture, noise: Noise, short_side: int, epsilon_255: int, norm: str) -> Noised:
-    height, width, _ = clean.pixels.shape
-    resized = decode.resized((width, height), short_side)[::-1]
-    protected = place(clean.pixels, noise.pixels, resized, epsilon_255, norm)
-    return Noised(protected, noise.cluster, _noise_sha256(noise.pixels))
-
-
-def _checked(noise: np.ndarray, crop: int) -> np.ndarray:
-    if noise.shape != (crop, crop, 3):
-        raise ValueError(f"noise is {noise.shape}, but crop is {crop}")
-    return noise
-
-
-def _cluster(clusters: np.ndarray | None, index: int) -> int | None:
-    return None if clusters is None else int(clusters[index])
-
-
 def _job(
-    images: ImageSet,
-    noise_of: Callable[[int], np.ndarray],
-    clusters: np.ndarray | None,
-    geometry: str,
-    epsilon_255: int,
-    norm: str,
-    crop: int,
+    images: ImageSet, noise: Noise, geometry: str, crop: int, encoding: Encoding
 ) -> dict[str, object]:
     """Returns what decides the content of a folder."""
     if not len(images):
         raise UserError("there are no images to protect: the source is empty")
-    assigned = None if clusters is None else clusters.tolist()
+    assigned = None if noise.clusters is None else noise.clusters.tolist()
     listed = json.dumps([images.names, images.labels.tolist(), assigned])
     return {
         "geometry": geometry,
-        "epsilon_255": epsilon_255,
-        "norm": norm,
+        "epsilon_255": noise.epsilon_255,
+        "norm": noise.norm,
         "crop": crop,
         "short_side": images.short_side,
         "images": len(images),
         "images_sha256": sha256(listed.encode()),
-        "first_noise_sha256": _noise_sha256(noise_of(0)),
+        "first_noise_sha256": noise.sha256(0),
+        **dataclasses.asdict(encoding),
     }
-
-
-def _noise_sha256(noise: np.ndarray) -> str:
-    return sha256(np.ascontiguousarray(noise).data)

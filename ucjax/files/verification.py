@@ -41,7 +41,7 @@ class Budget(NamedTuple):
     """What files are held to: their change, and what must not be in them."""
 
     epsilon_255: int
-    norm: str  # "linf": of any pixel; "l2": of the root mean square, plus half a level of rounding
+    norm: str  # "linf": of any pixel; "rms": of the root mean square, plus half a level of rounding
     lossy: bool = False  # JPEG: the change is what the manifest states
     strip_gps: bool = False
 
@@ -239,7 +239,7 @@ def _check_change(record: _Record, highest: int, rms: float, budget: Budget) -> 
     failures = []
     used, allowed = {
         "linf": (highest, budget.epsilon_255),
-        "l2": (rms, budget.epsilon_255 + 0.5),
+        "rms": (rms, budget.epsilon_255 + 0.5),
     }[budget.norm]
     if used > allowed and not budget.lossy:
         failures.append(

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ucjax.data.decode import without_warnings
+from ucjax.data.decode import StretchedError, without_warnings
 from ucjax.data.images import Progress
 from ucjax.errors import UserError
 from ucjax.files import picture
@@ -39,7 +39,7 @@ from ucjax.files.manifest import (
     output_names,
     read_manifest,
     read_summary,
-    summarise,
+    summarize,
     summary_json,
 )
 from ucjax.files.picture import SUFFIXES, Encoding, Picture, UnreadableError
@@ -130,7 +130,7 @@ def _settled(task: Task, index: int, record: Record | None) -> bool:
 
 def _finish(task: Task, records: list[Record], failures: list[Failure]) -> None:
     manifest = "".join(json.dumps(record) + "\n" for record in records)
-    summary = summarise(task.folder, records, task.class_names, task.epsilon_255, failures)
+    summary = summarize(task.folder, records, task.class_names, task.epsilon_255, failures)
     unfinished = task.folder / _UNFINISHED
     _write(task.folder / MANIFEST, manifest.encode(), unfinished / MANIFEST)
     _write(task.folder / SUMMARY, summary_json(summary, task.job), unfinished / SUMMARY)
@@ -219,7 +219,7 @@ def _make(task: Task, index: int, output: str, earlier: Record | None) -> Record
     """
     try:
         return _made(task, index, output, earlier)
-    except UnreadableError as error:
+    except (UnreadableError, StretchedError) as error:
         if not task.keep_going:
             name = task.names[index]
             raise UserError(f"cannot protect {name}: {error}; remove it and run again") from error
@@ -269,7 +269,7 @@ def _check_budget(measured: Fidelity, epsilon_255: int, norm: str, path: Path) -
     # Rounding adds at most half a level to a root mean square, and nothing to a whole maximum.
     used, allowed = {
         "linf": (measured.max_delta_255, epsilon_255),
-        "l2": (measured.rms_delta_255, epsilon_255 + 0.5),
+        "rms": (measured.rms_delta_255, epsilon_255 + 0.5),
     }[norm]
     if used > allowed:
         raise ValueError(

@@ -19,7 +19,7 @@ from ucjax.data.images import ImageSet, Item
 from ucjax.errors import UserError
 from ucjax.files import manifest as protected
 from ucjax.files import protect as protection
-from ucjax.protections import controls as random_noise
+from ucjax.protections import controls
 from ucjax.runtime.progress import Progress, say
 from ucjax.surrogates.features import features
 
@@ -167,12 +167,12 @@ def _write_random(arm: str, place: Place, halves: Halves, seed: int, folder: Pat
     grain = place.job.get("grain", 1)  # folders of before it could be chosen do not say
     cluster_of = {r["name"]: r["cluster"] for r in protected.read_manifest(place.out)}
     clusters = np.array([cluster_of[item.name] for item in halves.train])
-    fixed = random_noise.per_cluster(seed, clusters.max() + 1, crop, eps, grain=grain)
+    fixed = controls.cluster_signs(seed, clusters.max() + 1, crop, eps, grain=grain)
     protection.protect_images(
         place.decode("originals", halves.train, place.job["short_side"], halves.class_names),
         root=place.photos,
         noise_of=lambda i: (
-            random_noise.per_image(seed, i, crop, eps, grain=grain)
+            controls.image_signs(seed, i, crop, eps, grain=grain)
             if arm == "random"
             else fixed[clusters[i]]
         ),

@@ -20,15 +20,14 @@ from ucjax.data import folder as folders
 from ucjax.data import images
 from ucjax.errors import UserError
 from ucjax.files import manifest as protected
-from ucjax.files.picture import Encoding
-from ucjax.files.protect import Noise, ProtectedSet, protect_files
+from ucjax.files.picture import PNG, Encoding
+from ucjax.files.protect import ProtectedSet, protect_files
 from ucjax.protections import protector
 from ucjax.protections.protector import Protector
 from ucjax.runtime import parallel, workdir
 from ucjax.runtime.progress import Outlook
 
 PROTECTOR, _TRAINING = "protector", ".training"
-PNG = Encoding()
 
 
 class Protection(NamedTuple):
@@ -76,7 +75,7 @@ def protect_folder(
     chosen = protector.load(where)
     if published is None:
         _check_same(chosen, config, where)
-    noise = noise_for(chosen, load_surrogate(chosen))
+    cluster_of = nearest_cluster(chosen, load_surrogate(chosen))
     start = time.monotonic()
     written = protect_files(
         photos,
@@ -84,7 +83,7 @@ def protect_folder(
         chosen,
         labels=labels,
         class_names=class_names,
-        noise_for=noise,
+        cluster_of=cluster_of,
         protector_sha256=hashlib.sha256((where / protector.DESCRIPTION).read_bytes()).hexdigest(),
         encoding=encoding,
         strip_gps=strip_gps,
@@ -187,13 +186,12 @@ def load_surrogate(published: Protector) -> surrogates.Surrogate:
     return surrogate
 
 
-def noise_for(
+def nearest_cluster(
     published: Protector, surrogate: surrogates.Surrogate
-) -> Callable[[np.ndarray], Noise]:
-    """Returns what gives a centre crop, uint8 `[crop, crop, 3]`, the noise of its cluster.
+) -> Callable[[np.ndarray], int]:
+    """Returns what gives a centre crop, uint8 `[crop, crop, 3]`, the cluster of the nearest centre.
 
-    That is the cluster of the nearest centre. One image a call, so that the answer cannot depend
-    on its neighbours in a batch.
+    One image a call, so that the answer cannot depend on its neighbours in a batch.
     """
 
     @jax.jit
@@ -202,12 +200,7 @@ def noise_for(
         return jnp.argmin(jnp.square(centers - feature).sum(axis=-1))
 
     params, centers = jax.device_put((surrogate.params, published.centers))
-
-    def chosen(crop: np.ndarray) -> Noise:
-        cluster = int(nearest(params, centers, crop))
-        return Noise(published.noise[cluster], cluster)
-
-    return chosen
+    return lambda crop: int(nearest(params, centers, crop))
 
 
 def _refuser(photos: Path, out: Path) -> Callable[[str], str]:

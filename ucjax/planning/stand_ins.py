@@ -11,7 +11,7 @@ from flax import linen as nn
 from ucjax import config, surrogates
 from ucjax.runtime import platforms
 from ucjax.surrogates import Preprocessing, Surrogate
-from ucjax.surrogates.pretrained import normalise
+from ucjax.surrogates.pretrained import normalize
 
 _PREPROCESSING = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
 
@@ -39,7 +39,7 @@ def shapes_of(net: nn.Module, name: str, image_size: int) -> Surrogate:
 
     def embed(variables: Any, images: jax.Array) -> jax.Array:
         network = net.clone(dtype=platforms.compute_dtype())
-        features: Any = network.apply(variables, normalise(images, _PREPROCESSING))
+        features: Any = network.apply(variables, normalize(images, _PREPROCESSING))
         features = getattr(features, "pooler_output", features)
         return features.reshape(len(images), -1).astype(np.float32)
 

@@ -19,6 +19,7 @@ from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as dump_safetensors
 
 from ucjax.errors import UserError
+from ucjax.protections.noise import Patterns, Pixels
 from ucjax.runtime import checkpoint
 
 FORMAT = 2
@@ -32,7 +33,7 @@ class Protector:
     """Noise of p clusters and the clusters' centres in a surrogate's feature space.
 
     The budget: with norm "linf" no value of the noise exceeds eps = epsilon_255 / 255; with
-    "l2" no noise image is longer than an image of ±eps everywhere, that is, its root mean square
+    "rms" no noise image is longer than an image of ±eps everywhere, that is, its root mean square
     is at most eps.
     """
 
@@ -45,12 +46,18 @@ class Protector:
     mean: tuple[float, float, float]  # of the surrogate's preprocessing, pixels of [0, 1]
     std: tuple[float, float, float]
     epsilon_255: int
-    norm: str  # "linf" | "l2"
+    norm: str  # "linf" | "rms"
     grain: int  # pixels a side of the cells that were trained
     short_side: int  # pixels: images are resized to this, then centre-cropped to `crop`
     crop: int
     seed: int
     versions: dict[str, str]
+
+    def patterns(self) -> Patterns:
+        """Returns the noise of the clusters, for pictures of any size."""
+        return Pixels(
+            self.noise.__getitem__, self.crop, self.short_side, self.epsilon_255, self.norm
+        )
 
 
 def save(protector: Protector, folder: Path) -> None:
@@ -137,7 +144,7 @@ def _fault(protector: Protector) -> str:
         return f"crop {crop} does not fit into short side {protector.short_side}"
     if not len(noise) or not (np.isfinite(noise).all() and np.isfinite(centers).all()):
         return "noise or centres are empty or not finite"
-    if protector.norm not in ("linf", "l2") or not 1 <= protector.epsilon_255 <= 255:
+    if protector.norm not in ("linf", "rms") or not 1 <= protector.epsilon_255 <= 255:
         return f"norm {protector.norm!r} with epsilon_255 {protector.epsilon_255}"
     if protector.norm == "linf":
         used = float(np.abs(noise).max())

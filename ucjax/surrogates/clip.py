@@ -1,6 +1,6 @@
 """CLIP's image tower, a vision transformer (arXiv:2103.00020), on transformers' Flax modules.
 
-Features are the projected image embedding, not L2-normalised.
+Features are the projected image embedding, not L2-normalized.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ImageTower(nn.Module):
         self.visual_projection = nn.Dense(self.dimensions, use_bias=False, dtype=jnp.float32)
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
-        """Maps normalised pixels `[b, s, s, 3]` to features `[b, d]`."""
+        """Maps normalized pixels `[b, s, s, 3]` to features `[b, d]`."""
         return self.visual_projection(self.vision_model(pixels).pooler_output)
 
 
@@ -68,7 +68,7 @@ def load(path: str, image_size: int) -> Surrogate:
     params = pretrained.fill(checkpoint, "CLIP vision transformer", targets, tensors)
 
     def embed(params: Any, images: jax.Array) -> jax.Array:
-        pixels = pretrained.normalise(images, preprocessing)
+        pixels = pretrained.normalize(images, preprocessing)
         network = tower.clone(dtype=platforms.compute_dtype())
         features: Any = network.apply({"params": params}, pixels)
         return features

@@ -1,7 +1,7 @@
 """CLIP's ResNet-50 image tower (arXiv:2103.00020): the surrogate of "UC-CLIP".
 
 A ResNet with a stem of three convolutions, average pooling before every stride, and attention
-pooling in place of the mean. Features are its output, not L2-normalised.
+pooling in place of the mean. Features are its output, not L2-normalized.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class ModifiedResNet(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: jax.Array) -> jax.Array:
-        """Maps normalised pixels `[b, s, s, 3]` to features `[b, dimensions]`."""
+        """Maps normalized pixels `[b, s, s, 3]` to features `[b, dimensions]`."""
         x = pixels.astype(self.dtype)
         x = nn.relu(ConvNorm(self.width // 2, 3, stride=2, name="conv1")(x))
         x = nn.relu(ConvNorm(self.width // 2, 3, name="conv2")(x))
@@ -166,7 +166,7 @@ def load(path: str, image_size: int) -> Surrogate:
     params = pretrained.fill(checkpoint, "CLIP ResNet", targets, tensors)
 
     def embed(params: Any, images: jax.Array) -> jax.Array:
-        pixels = pretrained.normalise(images, preprocessing)
+        pixels = pretrained.normalize(images, preprocessing)
         network = tower.clone(dtype=platforms.compute_dtype())
         features: Any = network.apply({"params": params}, pixels)
         return features

@@ -164,7 +164,7 @@ def _folded(convolution: Params, norm: Params) -> Params:
 def _embed(params: Params, images: jax.Array) -> jax.Array:
     dtype = platforms.compute_dtype()
     params = jax.tree.map(lambda weights: weights.astype(dtype), params)
-    x = pretrained.normalise(images, PREPROCESSING).astype(dtype)
+    x = pretrained.normalize(images, PREPROCESSING).astype(dtype)
     padding = convolution.same_padding((x.shape[1], x.shape[2]), 3, 2)
     kernel, bias = params["stem"]["kernel"], params["stem"]["bias"]
     x = _relu6(convolution.conv2d(x, kernel, stride=2, padding=padding) + bias)

@@ -189,7 +189,7 @@ def _channels(checkpoint: Checkpoint, key: str, value: Any) -> tuple[float, floa
     return float(value[0]), float(value[1]), float(value[2])
 
 
-def normalise(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
+def normalize(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """Applies a model's mean and std to images `[b, h, w, 3]` in [0, 1]."""
     mean = np.asarray(preprocessing.mean, np.float32).reshape(1, 1, 1, 3)
     std = np.asarray(preprocessing.std, np.float32).reshape(1, 1, 1, 3)

@@ -82,7 +82,7 @@ def load(path: str, image_size: int) -> Surrogate:
     variables = pretrained.fill(checkpoint, "ResNet-50", targets, tensors)
 
     def embed(variables: Any, images: jax.Array) -> jax.Array:
-        pixels = pretrained.normalise(images, preprocessing)
+        pixels = pretrained.normalize(images, preprocessing)
         outputs: Any = network.clone(dtype=platforms.compute_dtype()).apply(variables, pixels)
         # Its own pooling would sum in the network's precision.
         return outputs.last_hidden_state.astype(jnp.float32).mean((2, 3))

@@ -113,7 +113,7 @@ def _step(
 
     def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        pixels = _normalise(images, spec)
+        pixels = _normalize(images, spec)
         logits, updates = net.apply(variables, pixels, train=True, mutable=["batch_stats"])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
@@ -135,11 +135,11 @@ def _count_correct(
     *, net: nn.Module, spec: VictimSpec,
 ) -> jax.Array:  # fmt: skip
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits: Any = net.apply(variables, _normalise(images, spec), train=False)
+    logits: Any = net.apply(variables, _normalize(images, spec), train=False)
     correct = jnp.argmax(logits, -1) == labels
     return lax.psum(jnp.sum(correct * mask), parallel.AXIS)
 
 
-def _normalise(images: jax.Array, spec: VictimSpec) -> jax.Array:
+def _normalize(images: jax.Array, spec: VictimSpec) -> jax.Array:
     mean, std = (jnp.array(value).reshape(1, 1, 1, 3) for value in (spec.mean, spec.std))
     return (augment.to_float(images) - mean) / std

@@ -1,6 +1,6 @@
 """Noise images as functions of trainable parameters, always within the budget.
 
-The paper's parametrisation is a generator network per cluster; "direct" trains the
+The paper's parametrization is a generator network per cluster; "direct" trains the
 pixels themselves. Parameters of all clusters are stacked `[P, ...]` and sharded over the devices,
 P being p padded to a multiple of them.
 """
@@ -32,9 +32,9 @@ class NoiseSpec:
     distance: str  # "kl" | "cosine" | "l2"
     bound: str  # "tanh": eps * tanh; "clamp": clip(tanh, ±eps), as published
     target: str  # "offset" | "farthest" | "permuted"
-    parametrisation: str  # "generator" | "direct"
+    parametrization: str  # "generator" | "direct"
     grain: int  # "direct": pixels a side of the trained cells, which a cubic spline enlarges
-    norm: str  # "linf" | "l2"
+    norm: str  # "linf" | "rms"
     epsilon_255: int
     epochs: int
     batch_size: int
@@ -66,8 +66,8 @@ def check(spec: NoiseSpec, *, p: int, devices: int) -> None:
         "distance": ("kl", "cosine", "l2"),
         "bound": ("tanh", "clamp"),
         "target": ("offset", "farthest", "permuted"),
-        "parametrisation": ("generator", "direct"),
-        "norm": ("linf", "l2"),
+        "parametrization": ("generator", "direct"),
+        "norm": ("linf", "rms"),
     }
     for key, allowed in choices.items():
         if getattr(spec, key) not in allowed:
@@ -79,9 +79,9 @@ def check(spec: NoiseSpec, *, p: int, devices: int) -> None:
             f"config.noise.epsilon_255 is {spec.epsilon_255}: the budget is a whole number of "
             "pixel levels from 1 to 128 (16 is the paper's)"
         )
-    if spec.grain < 1 or (spec.grain > 1 and spec.parametrisation == "generator"):
+    if spec.grain < 1 or (spec.grain > 1 and spec.parametrization == "generator"):
         raise UserError(
-            f"config.noise.grain is {spec.grain} with parametrisation {spec.parametrisation!r}: a "
+            f"config.noise.grain is {spec.grain} with parametrization {spec.parametrization!r}: a "
             "whole number of pixels, and 1 for generators, which choose their grain themselves"
         )
     if spec.batch_size % devices or spec.batch_size < 1:
@@ -110,7 +110,7 @@ def make_optimizer(spec: NoiseSpec, steps: int) -> optax.GradientTransformation:
 def make_render(spec: NoiseSpec) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns `render(params [P, ...], z [P, s, s, 3]) -> noise [P, s, s, 3]` within the budget.
 
-    With norm "l2" the root mean square of a noise image is at most eps: "tanh" scales onto that
+    With norm "rms" the root mean square of a noise image is at most eps: "tanh" scales onto that
     sphere, "clamp" projects onto the ball.
     """
     eps = spec.epsilon_255 / 255
@@ -120,7 +120,7 @@ def make_render(spec: NoiseSpec) -> Callable[[Any, jax.Array], jax.Array]:
         return net.apply(params, z[None])[0]
 
     def render(params: Any, z: jax.Array) -> jax.Array:
-        if spec.parametrisation == "generator":
+        if spec.parametrization == "generator":
             raw = jax.vmap(generate)(params, z)
         else:
             pixels = jax.image.resize(params, z.shape, "cubic") if spec.grain > 1 else params
@@ -152,7 +152,7 @@ def init(
 
     def born(indices: jax.Array) -> NoiseState:
         z = jax.vmap(inputs)(indices)
-        if spec.parametrisation == "generator":
+        if spec.parametrization == "generator":
             # One after the other, since a batch of "rbg" keys does not draw as each key alone.
             params = lax.map(generator, (indices, z))
         else:

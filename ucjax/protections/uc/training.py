@@ -111,12 +111,21 @@ def train(
             _save(checkpoint_file, state, p, spec.epochs, curve)
             saved = time.monotonic()
     bar.close(total, loss=curve[-1][0], moved=curve[-1][1])
+    noise = _rendered(spec, state, p, mesh)
+    return NoiseResult(noise, target, *(tuple(column) for column in zip(*curve, strict=True)))
+
+
+def initial_noise(spec: NoiseSpec, *, p: int, size: int, mesh: Mesh) -> np.ndarray:
+    """Returns the noise that training begins with, float32 `[p, size, size, 3]`."""
+    return _rendered(spec, init(spec, make_optimizer(spec, 1), p=p, size=size, mesh=mesh), p, mesh)
+
+
+def _rendered(spec: NoiseSpec, state: NoiseState, p: int, mesh: Mesh) -> np.ndarray:
     render = parallel.pmap(
         lambda state: make_render(spec)(state.params, state.inputs),
         mesh=mesh, in_specs=(state_specs(state),), out_specs=SHARDED,
     )  # fmt: skip
-    noise = parallel.to_host(render(state))[:p]
-    return NoiseResult(noise, target, *(tuple(column) for column in zip(*curve, strict=True)))
+    return parallel.to_host(render(state))[:p]
 
 
 def _run_epoch(

@@ -47,7 +47,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalises `x` `[b, h, w, c]`; updates the collection `batch_stats` in training."""
+        """Normalizes `x` `[b, h, w, c]`; updates the collection `batch_stats` in training."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -109,7 +109,7 @@ class ResNet18(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Returns logits `[b, num_classes]` of normalised images `[b, h, w, 3]`."""
+        """Returns logits `[b, num_classes]` of normalized images `[b, h, w, 3]`."""
         x = Conv(self.width, 7, 2, name="conv1")(x)
         # Pooling before ReLU is the same function, on fewer values afterwards.
         x = nn.relu(max_pool(BatchNorm(self.axis_name, name="bn1")(x, train)))

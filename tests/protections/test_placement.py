@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from ucjax.data.decode import resize
-from ucjax.files.placement import add, enlarged, place
+from ucjax.protections.placement import add, enlarged, place
 
 
 def enlarge(noise, resized, shape):
@@ -111,7 +111,7 @@ def test_l2_noise_is_scaled_only_if_it_must(loudness, expected):
     noise = waves(56)
     noise *= loudness * 16 / 255 / np.sqrt(np.mean(np.square(noise)))
     grey = np.full((200, 300, 3), 128, np.uint8)
-    delta = place(grey, noise, (64, 96), 16, "l2").astype(int) - 128
+    delta = place(grey, noise, (64, 96), 16, "rms").astype(int) - 128
     # The reflected margins are as loud as the square, to a few percent.
     assert np.sqrt(np.mean(np.square(delta))) == pytest.approx(expected, rel=0.06, abs=0)
     if loudness == 3:

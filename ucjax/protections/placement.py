@@ -23,7 +23,7 @@ def place(
       noise: float32 `[s, s, 3]`, pixels of [0, 1].
       resized: height and width that the picture is resized to before its centre is cropped.
       epsilon_255: the budget, which interpolation would exceed.
-      norm: "linf": clips; "l2": scales.
+      norm: "linf": clips; "rms": scales.
 
     Returns:
       uint8 `[h, w, 3]`.
@@ -32,7 +32,7 @@ def place(
     bands = [slice(top, min(top + _BAND, size[0])) for top in range(0, size[0], _BAND)]
     eps = np.float32(epsilon_255 / 255)
     scale = np.float32(1)
-    if norm == "l2":
+    if norm == "rms":
         squares = (
             np.square(b).sum(dtype=np.float64) for b in enlarged(noise, resized, size, bands)
         )
