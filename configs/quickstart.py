@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     c.data.update(source="textures", train_count=1000, test_count=500, short_side=64, crop=64)
     c.surrogate.batch_size = 128
     c.noise.grain = 4
-    c.protect.geometry = "crop"
+    c.files.geometry = "crop"
     # As the published victims do: files are enlarged by a seventh and cropped at random.
     c.victim.update(epochs=15, learning_rate=0.04, short_side=73, crop=64)
     return c

@@ -1,13 +1,12 @@
-"""The tool from Python: `ucjax.protect`, `ucjax.verify`, `ucjax.evaluate`, on folders or arrays.
+"""The tool from Python: `ucjax.protect`, `verify`, `evaluate`, `compare`, on folders or arrays.
 
 Arrays travel through PNG files in a temporary folder: what is returned was written and decoded.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -15,6 +14,9 @@ import numpy as np
 from PIL import Image
 
 from ucjax import config
+from ucjax.comparison import run, verdict
+from ucjax.comparison.table import Table
+from ucjax.comparison.verdict import Verdict
 from ucjax.data.decode import decode
 from ucjax.data.folder import walk
 from ucjax.errors import UserError
@@ -22,13 +24,13 @@ from ucjax.files import manifest as protected
 from ucjax.files import verification
 from ucjax.files.picture import Encoding
 from ucjax.files.verification import Verification
-from ucjax.photos import evaluate as evaluation
+from ucjax.names import Name
+from ucjax.photos import evaluate as owner_evaluation
 from ucjax.photos import protect as owner
-from ucjax.photos.evaluate import Evaluation
 from ucjax.photos.protect import Protection
 from ucjax.protections import protector
 from ucjax.protections.protector import Protector
-from ucjax.runtime import checkpoint
+from ucjax.report import tables
 
 # One picture a row, or pictures of different sizes: uint8 [h, w, 3] each.
 Pictures = np.ndarray | Sequence[np.ndarray]
@@ -163,14 +165,95 @@ def verify(
     return Verification(len(out), tuple(failures), highest)
 
 
-@overload
-def evaluate(photos: str | Path, out: str | Path, **options: Any) -> Evaluation: ...
+class Comparison(NamedTuple):
+    """A filled table, and what it says in words; `str` gives both as text."""
+
+    table: Table
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        return "\n".join([tables.text(self.table), "", self.verdict.result, self.verdict.meaning])
 
 
-@overload
-def evaluate(
-    photos: Pictures, out: Pictures, *, labels: Sequence[int], epsilon_255: int = 16, **options: Any
-) -> Evaluation: ...
+def compare(
+    clean: str | Path | Pictures,
+    rows: Mapping[str, str | Path | Pictures] | None = None,
+    *,
+    protections: Sequence[str] = ("clean",),
+    victims: Sequence[str] = ("resnet18",),
+    labels: Sequence[int] | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    noise_seeds: Sequence[int] = (0,),
+    workdir: str | Path | None = None,
+    reuse: Sequence[str | Path] = (),
+    **settings: Any,
+) -> Comparison:
+    """Fills a table of protections × victims (as `ucjax compare`), on folders or arrays.
+
+    Args:
+      clean: a folder of clean images, or uint8 `[n, h, w, 3]`, or a sequence of `[h, w, 3]`.
+      rows: anybody's protected versions by label, folders or arrays in the order of `clean`.
+      protections: rows to make and measure.
+      victims: columns.
+      labels: of arrays, `[n]`; folders have them by their sub-folders, or by a label rule.
+      seeds: of victims.
+      noise_seeds: of what is drawn for the rows.
+      workdir: keeps the results; None for a temporary folder.
+      reuse: folders of other runs whose cells may be taken.
+      settings: keys of `config.photos` with "__" for dots, such as `victim__epochs=10`.
+
+    Raises:
+      UserError: bad input, in one line.
+    """
+    rows = rows or {}
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(clean) if isinstance(clean, str | Path) else Path(scratch) / "clean"
+        if not isinstance(clean, str | Path):
+            _write(clean, root, labels)
+        found = [
+            str(Name("folder", str(folder), (), (("label", label),)))
+            for label, folder in _folders(rows, clean, labels, Path(scratch)).items()
+        ]
+        asked: dict[str, Any] = {
+            "data__source": "folder",
+            "data__root": str(root),
+            "data__split_unlabelled": True,
+            "protections": tuple(dict.fromkeys((*protections, *found))),
+            "victims": tuple(victims),
+            "seeds": tuple(seeds),
+            "noise_seeds": tuple(noise_seeds),
+            **settings,
+        }
+        chosen = config.with_settings(config.photos(len(walk(root))), asked)
+        filled = run.run(
+            chosen,
+            Path(workdir) if workdir is not None else Path(scratch) / "work",
+            command=("ucjax.compare",),
+            reuse=[Path(folder) for folder in reuse],
+        )
+        return Comparison(filled.table, verdict.judge(filled.table))
+
+
+def _folders(
+    rows: Mapping[str, str | Path | Pictures],
+    clean: str | Path | Pictures,
+    labels: Sequence[int] | None,
+    scratch: Path,
+) -> dict[str, Path]:
+    """Returns the folder of every labelled row; arrays are written as PNG files first."""
+    found = {}
+    for number, (label, given) in enumerate(rows.items()):
+        if isinstance(given, str | Path):
+            found[label] = Path(given)
+            continue
+        if isinstance(clean, str | Path) or len(given) != len(clean):
+            raise UserError(
+                f"row {label!r} holds {len(given)} images: give them for as many clean images, as "
+                "arrays too"
+            )
+        found[label] = scratch / f"row{number}"
+        _write(given, found[label], labels)
+    return found
 
 
 def evaluate(
@@ -180,7 +263,7 @@ def evaluate(
     labels: Sequence[int] | None = None,
     epsilon_255: int = 16,
     **options: Any,
-) -> Evaluation:
+) -> Comparison:
     """Measures with victims whether the protection works (as `ucjax evaluate`).
 
     Args:
@@ -188,40 +271,25 @@ def evaluate(
       out: what `protect` wrote, or the protected pictures in the same order.
       labels: of the pictures, `[n]`, at least two kinds.
       epsilon_255: of the random noise that arrays are compared with.
-      options: those of `evaluation.evaluate` (arms, defences, minutes …), and keys of
-        `config.photos` with "__" for dots, such as `victim__epochs=10`.
+      options: for folders those of `photos.evaluate.evaluate` (rows, columns, labels, minutes),
+        for arrays those of `compare`; and keys of `config.photos` with "__" for dots.
 
     Raises:
       UserError: bad input, in one line.
     """
-    settings = {key: options.pop(key) for key in list(options) if "__" in key}
-    count = len(walk(Path(photos)) if isinstance(photos, str | Path) else photos)
-    chosen = config.with_settings(config.photos(count), settings)
     if isinstance(photos, str | Path) and isinstance(out, str | Path):
-        return evaluation.evaluate(Path(photos), Path(out), chosen, **options)
+        settings = {key: options.pop(key) for key in list(options) if "__" in key or key == "seeds"}
+        chosen = config.with_settings(config.photos(len(walk(Path(photos)))), settings)
+        filled = owner_evaluation.evaluate(Path(photos), Path(out), chosen, **options)
+        return Comparison(filled.table, verdict.judge(filled.table))
     if isinstance(photos, str | Path) or isinstance(out, str | Path) or labels is None:
         raise UserError("give two folders, or two sets of arrays and labels=")
     if not len(photos) == len(out) == len(labels):
         counts = f"{len(photos)} clean images, {len(out)} protected ones, {len(labels)} labels"
         raise UserError(f"{counts}: give as many of each")
-    with tempfile.TemporaryDirectory() as scratch:
-        root, copies = Path(scratch) / "photos", Path(scratch) / "out"
-        names = _write(photos, root, labels)
-        _write(out, copies / protected.IMAGES, labels)
-        data = chosen.data
-        job = {
-            "epsilon_255": epsilon_255,
-            "norm": "linf",
-            "grain": chosen.noise.grain,
-            "crop": data.crop,
-            "short_side": data.short_side,
-            "surrogate": "",
-            "protector_sha256": "",
-        }
-        records = [json.dumps({"name": name, "output": name, "cluster": 0}) for name in names]
-        checkpoint.write_bytes(copies / protected.MANIFEST, "\n".join(records).encode())
-        checkpoint.write_json(copies / protected.SUMMARY, {"job": job})
-        return evaluation.evaluate(root, copies, chosen, **options)
+    options.setdefault("protections", ("clean", "random", "cluster_random"))
+    options["noise__epsilon_255"] = epsilon_255
+    return compare(photos, {"protected": out}, labels=labels, **options)
 
 
 def _write(pictures: Pictures, root: Path, labels: Sequence[int] | None = None) -> list[str]:

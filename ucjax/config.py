@@ -30,14 +30,22 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     if surrogate not in SURROGATES:
         raise ValueError(f"surrogate {surrogate!r}: choose one of {', '.join(SURROGATES)}")
     c = ConfigDict()
-    c.seed = 0  # of the split, k-means, noise and controls; victims have their own
+    c.seed = 0  # of the split, and of what is drawn about labels and shares
     c.expected_time = "not measured; made for one GPU or more"
+
+    # The table: rows, columns and the seeds of both (see ucjax/names.py for their form).
+    c.protections = ("clean", "random", "cluster_random", "uc")
+    c.victims = ("resnet18",)
+    c.noise_seeds = (0,)  # of k-means, noise and controls
+    c.seeds = (0, 1, 2)  # of victims
+    c.modules = ()  # Python modules that add rows, columns or surrogates of a user's own
 
     c.data = d = ConfigDict()
     d.source = "tfds"  # "folder" | "tfds" | "textures" (synthetic, offline)
     d.name = ""  # TFDS: which set
     d.root = ""  # folder: your photos; TFDS: data_dir, empty for its default
     d.test_fraction = 0.2  # folder without train/ and test/: share kept as the clean test set
+    d.split_unlabelled = False  # whether photos without a class folder may be kept for testing
     d.train_count = 0  # textures: images to protect
     d.test_count = 0  # textures: clean test images
     d.short_side = 256  # pixels; images are decoded once to this size
@@ -59,7 +67,9 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     c.noise = n = ConfigDict()
     n.scope = "cluster"  # "cluster": the paper's sum; "all": every image for every noise (code)
     n.distance = "kl"  # "kl" | "cosine" | "l2"
-    n.bound = "tanh"  # "tanh": eps * tanh; "clamp": as published, no gradient past eps
+    # "clamp": as published, 0.94 to 1.0 of eps but no gradient past it; "tanh": eps * tanh, which
+    # at the published learning rate gives 0.29 to 0.45 of eps only.
+    n.bound = "clamp"
     n.target = "offset"  # "offset": i + 1 mod p | "farthest" | "permuted"
     n.parametrization = "generator"  # "generator" | "direct": the pixels themselves
     # "direct": a noise is trained in cells of so many pixels a side and enlarged. Coarse noise
@@ -76,16 +86,20 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     n.width = 64  # channels of the generator's first layer
     n.blocks = 6  # its residual blocks
     n.flip = True
+    n.order = "shuffled"  # of a batch's images; "sequential": as the authors' code, by class
 
-    c.protect = p = ConfigDict()
-    p.geometry = "crop"  # "crop": centre crops, as published | "native": whole files
+    c.files = f = ConfigDict()
+    f.geometry = "crop"  # "crop": centre crops, as published | "native": whole files
+    f.format = "png"  # of every row's files: "png" | "webp" (both lossless) | "jpeg" (4:4:4, 95)
 
     c.victim = v = ConfigDict()
-    v.model = "resnet18"
     v.width = 64  # channels of the first stage; 64 is torchvision's
     v.epochs = 90
     v.batch_size = 512  # over all devices
-    v.learning_rate = 0.1  # SGD, cosine to 0
+    v.optimizer = "sgd"  # "sgd" | "adamw"
+    v.learning_rate = 0.1
+    v.final_learning_rate = 0.0  # cosine per step
+    v.warmup_epochs = 0
     v.momentum = 0.9
     v.weight_decay = 5e-4
     v.short_side = 256  # files are resized to this, as the published victims do, then cropped
@@ -93,8 +107,6 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     v.mean = (0.5, 0.5, 0.5)  # subtracted from pixels in [0, 1]
     v.std = (0.5, 0.5, 0.5)
     v.flip = True
-    v.arms = ("clean", "random", "cluster_random", "protected")
-    v.seeds = (0, 1, 2)
 
     # Images live on the devices if this many MB a device hold them, else they are streamed;
     # 0 decides from the free memory.
@@ -119,6 +131,7 @@ def photos(count: int = 0) -> ConfigDict:
     # The pixels themselves: ten generators take a CPU hours at this size.
     c.noise.update(
         parametrization="direct",
+        bound="tanh",  # which at this learning rate fills the budget
         epochs=_epochs(6, _NOISE_SEES, count),
         batch_size=32,
         learning_rate=0.3,
@@ -126,7 +139,7 @@ def photos(count: int = 0) -> ConfigDict:
         weight_decay=0.0,
     )
     c.clusters.k = max(2, min(10, count)) if count else 10
-    c.protect.geometry = "native"
+    c.files.geometry = "native"
     c.victim.update(width=16, batch_size=32, learning_rate=0.05)
     c.victim.epochs = _epochs(20, _VICTIM_SEES, count)
     c.victim.update(short_side=146, crop=128)

@@ -2,8 +2,9 @@
 
 python -m ucjax.main --config=configs/quickstart.py --workdir=out/quickstart
 
-Stages: source, features, k-means, noise, protected files, victims on the files, report. A killed
-run goes on where it was when the same command is given again. Keys of the config are explained
+Fills the config's table of protections × victims × seeds: images, features, k-means, noise, files,
+victims on the files, report. A killed run goes on where it was when the same command is given
+again; no cell is trained twice. Keys of the config are explained
 in ucjax/config.py and overridden as --config.noise.epochs=10. Exit code 2 means bad input.
 """
 
@@ -26,6 +27,9 @@ WORKDIR = flags.DEFINE_string(
     "",
     "Folder of all results, shared by all processes; default out/<config's name>[-<its argument>].",
 )
+REUSE = flags.DEFINE_multi_string(
+    "reuse", [], "Folder of another run whose cells may be taken; may be given several times."
+)
 COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "host:port of process 0, for clusters that JAX does not detect itself."
 )
@@ -37,7 +41,7 @@ DISTRIBUTED = flags.DEFINE_bool(
 
 
 def main(argv: list[str]) -> None:
-    """Runs the pipeline on every device of every process."""
+    """Fills the table on every device of every process."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}: flags look like --config=FILE")
     if CONFIG.value is None:
@@ -47,8 +51,9 @@ def main(argv: list[str]) -> None:
     if not Path(path).is_file():
         raise UserError(f"there is no config file {path}: see configs/")
     logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
-    from ucjax import pipeline
-    from ucjax.runtime import parallel  # jax takes seconds to import: --help should not
+    from ucjax.comparison import run
+    from ucjax.report.finish import finish
+    from ucjax.runtime import parallel, progress  # jax takes seconds to import: --help should not
 
     parallel.initialize(
         coordinator=COORDINATOR.value, processes=PROCESSES.value, process_id=PROCESS_ID.value,
@@ -56,7 +61,9 @@ def main(argv: list[str]) -> None:
     )  # fmt: skip
     name = "-".join(filter(None, [Path(path).stem, argument]))
     workdir = Path(WORKDIR.value or f"out/{name}")
-    pipeline.run(CONFIG.value, workdir, command=sys.argv)
+    filled = run.run(CONFIG.value, workdir, command=sys.argv, reuse=[Path(x) for x in REUSE.value])
+    said = finish(filled)
+    progress.say(said)
 
 
 def _parse(argv: list[str]) -> list[str]:

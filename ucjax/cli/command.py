@@ -18,6 +18,8 @@ COMMANDS = {
     "protect": "write protected copies of a folder of photos",
     "verify": "check protected files against their originals, independently",
     "evaluate": "measure on your photos whether the protection works",
+    "compare": "put any protections and anybody's files against any victims, in one table",
+    "table": "merge the tables of several runs into one ranked leaderboard",
     "plan": "say what a run will cost before it starts",
     "report": "write the report of a run's folder again",
     "export": "hand protected files to other ecosystems, byte for byte",

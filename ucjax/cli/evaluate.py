@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of the originals")
     parser.add_argument("out", metavar="OUT", type=Path, help="what ucjax protect wrote")
-    parser.add_argument("--seeds", type=int, metavar="N", help="victims an arm (default 3)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="victims per row (default 3)")
     parser.add_argument("--minutes", type=float, default=0.0, metavar="M", help="train no longer")
     parser.add_argument(
-        "--arms",
-        nargs="+",
-        default=["clean", "random", "protected"],
-        metavar="ARM",
-        help="clean random cluster_random protected (default: all but cluster_random)",
-    )
-    parser.add_argument(
-        "--defences",
+        "--controls",
         nargs="*",
-        default=["jpeg75", "grey"],
-        metavar="DEFENCE",
-        help="jpeg75 grey (default both; none: --defences alone)",
+        default=["random", "cluster_random"],
+        metavar="ROW",
+        help="beside the clean and the protected files (default: random cluster_random)",
     )
     parser.add_argument(
-        "--labels-by",
-        default="",
-        metavar="SURROGATE",
-        help="label photos without sub-folders by the clusters of this surrogate",
+        "--victims",
+        nargs="+",
+        metavar="COLUMN",
+        help="such as resnet18+jpeg75 (default: resnet18, and with JPEG 75, and in grey; "
+        "see ucjax compare --help)",
     )
-    parser.add_argument("--labels-path", default="", metavar="PATH", help="its weights")
+    parser.add_argument(
+        "--labels",
+        default="",
+        metavar="RULE",
+        help="label photos without sub-folders otherwise than by another surrogate's clusters",
+    )
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     add_config(parser)
 
@@ -54,22 +53,25 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--minutes is {arguments.minutes:g}: more than 0")
     given: dict[str, Any] = {}
     if arguments.seeds is not None:
-        given["victim__seeds"] = tuple(range(arguments.seeds))
+        given["seeds"] = tuple(range(arguments.seeds))
     count = len(walk(arguments.photos))
     config = settings.load(arguments.config, arguments.overrides, photos=count, **given)
-    from ucjax.photos import evaluate as evaluation
+    from ucjax.comparison import verdict
+    from ucjax.photos import evaluate
+    from ucjax.report.finish import finish
     from ucjax.runtime import parallel
 
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
-    found = evaluation.evaluate(
+    filled = evaluate.evaluate(
         arguments.photos,
         arguments.out,
         config,
-        arms=arguments.arms,
-        defences=arguments.defences,
-        labels_by=arguments.labels_by,
-        labels_path=arguments.labels_path,
+        rows=arguments.controls,
+        columns=arguments.victims or evaluate.COLUMNS,
+        labels=arguments.labels,
         minutes=arguments.minutes,
+        command=sys.argv,
     )
-    print(json.dumps(asdict(found), indent=2) if arguments.json else evaluation.text(found))
-    return 0 if found.verdict.shown else 1
+    said = finish(filled)
+    print(json.dumps(filled.table.to_json(), indent=2) if arguments.json else said)
+    return 0 if verdict.judge(filled.table).shown else 1

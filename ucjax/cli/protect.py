@@ -90,7 +90,7 @@ def _config(arguments: argparse.Namespace) -> ConfigDict:
         "noise__epsilon_255": arguments.eps,
         "clusters__k": arguments.clusters,
         "noise__batch_size": arguments.batch_size,
-        "seed": arguments.seed,
+        "noise_seeds": None if arguments.seed is None else (arguments.seed,),
     }
     given = {key: value for key, value in options.items() if value is not None}
     count = len(walk(arguments.photos))

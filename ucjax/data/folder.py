@@ -20,7 +20,12 @@ _HELD_OUT = ("test", *_VALIDATION)
 
 
 def listing(
-    root: Path, *, test_fraction: float, seed: int, add_validation: bool = True
+    root: Path,
+    *,
+    test_fraction: float,
+    seed: int,
+    add_validation: bool = True,
+    split_unlabelled: bool = False,
 ) -> images.Listing:
     """Lists the pictures under `root`, at any depth.
 
@@ -29,14 +34,15 @@ def listing(
 
     With `train/` and `test/` in `root`, these are the splits, and `val/` (or `valid/`,
     `validation/`) is added to the test pictures. Otherwise the split is seeded and stratified by
-    class. Pictures without a label then all go to train: they cannot test a classifier, and held
-    out they would be left unprotected.
+    class. Pictures without a label then all go to train, since they cannot test a classifier and
+    held out they would be left unprotected, unless `split_unlabelled`.
 
     Args:
       root: names are relative to it, those of train to `root/train` if there is one.
       test_fraction: share of the test pictures in a seeded split, 0 to 0.5.
       seed: of the split.
       add_validation: False leaves the pictures in `val/` out.
+      split_unlabelled: splits pictures without a label as if they were a class.
 
     Raises:
       UserError: no folder, no picture, or a tree that contradicts itself.
@@ -54,11 +60,12 @@ def listing(
     tops = {_top(name) for name in names}
     splits = {top.lower(): top for top in sorted(tops) if top.lower() in ("train", *_HELD_OUT)}
     if splits.keys() == {"train"} and len(tops) == 1:
-        return _seeded(root / splits["train"], _below(splits["train"], names), test_fraction, seed)
+        root, names = root / splits["train"], _below(splits["train"], names)
+        return _seeded(root, names, test_fraction, seed, split_unlabelled)
     # A class may be called "train": only beside held-out pictures is it the split.
     if ("train" in splits and len(splits) > 1) or tops == set(splits.values()):
         return _given(root, names, splits, add_validation)
-    return _seeded(root, names, test_fraction, seed)
+    return _seeded(root, names, test_fraction, seed, split_unlabelled)
 
 
 def stratified(labels: Sequence[int], test_fraction: float, seed: int) -> np.ndarray:
@@ -121,10 +128,13 @@ def _below(folder: str, names: list[str]) -> list[str]:
     return [name.removeprefix(f"{folder}/") for name in names if _top(name) == folder]
 
 
-def _seeded(root: Path, names: list[str], test_fraction: float, seed: int) -> images.Listing:
+def _seeded(
+    root: Path, names: list[str], test_fraction: float, seed: int, split_unlabelled: bool
+) -> images.Listing:
     classes = sorted({_top(name) for name in names} - {""})
     items = _items(root, names, classes)
-    held_out = stratified([item.label for item in items], test_fraction, seed)
+    groups = [item.label + split_unlabelled for item in items]
+    held_out = stratified(groups, test_fraction, seed)
     train = [item for item, out in zip(items, held_out, strict=True) if not out]
     test = [item for item, out in zip(items, held_out, strict=True) if out]
     return images.Listing(train, test, tuple(classes), root)

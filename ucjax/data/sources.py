@@ -19,6 +19,8 @@ class Splits:
     train: images.ImageSet  # what the owner publishes and protects
     test: images.ImageSet  # clean test pictures; may be empty
     root: Path | None  # the folder that the names of `train` are relative to; None: no files
+    train_items: tuple[images.Item, ...] = ()  # of both sets, to be decoded in another way
+    test_items: tuple[images.Item, ...] = ()
 
 
 def load(
@@ -33,6 +35,8 @@ def load(
     seed: int = 0,
     train_count: int = 0,
     test_count: int = 0,
+    split_unlabelled: bool = False,
+    keep: Callable[[str], bool] = lambda name: True,
     threads: int | None = None,
     say: Callable[[str], None] = print,
     progress: Callable[[str, int], images.Progress] | None = None,
@@ -50,6 +54,8 @@ def load(
       seed: of the split, of samples and of the textures.
       train_count: number of textures, or at most so many pictures (a seeded sample; 0: all).
       test_count: the same for the test set.
+      split_unlabelled: see `folder.listing`.
+      keep: which pictures to protect are kept, by their names.
       threads: decoding threads (None: one a processor).
       say: receives the report of unreadable pictures.
       progress: makes progress lines, such as `metrics.Progress`.
@@ -63,7 +69,11 @@ def load(
         place = Path(root).expanduser()
         label = place.resolve().name
         listing = folder.listing(
-            place, test_fraction=test_fraction, seed=seed, add_validation=add_validation
+            place,
+            test_fraction=test_fraction,
+            seed=seed,
+            add_validation=add_validation,
+            split_unlabelled=split_unlabelled,
         )
     elif source == "tfds":
         label = name
@@ -86,10 +96,19 @@ def load(
             progress=progress,
         )
 
-    train = build("train", listing.train, train_count)
+    train_items = [item for item in listing.train if keep(item.name)]
+    train = build("train", train_items, train_count)
     if not len(train):
         raise UserError(f"none of the {len(listing.train)} pictures in {root or name} can be read")
-    return Splits(train, build("test", listing.test, test_count), listing.root)
+    test = build("test", listing.test, test_count)
+    return Splits(
+        train, test, listing.root, _readable(train_items, train), _readable(listing.test, test)
+    )
+
+
+def _readable(items: list[images.Item], found: images.ImageSet) -> tuple[images.Item, ...]:
+    by_name = {item.name: item for item in items}
+    return tuple(by_name[name] for name in found.names)
 
 
 def _textures(train_count: int, test_count: int, size: int, seed: int) -> images.Listing:

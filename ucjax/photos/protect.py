@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import shutil
 import time
@@ -15,17 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ucjax import job, stages, surrogates
+from ucjax import surrogates
+from ucjax.comparison import rows, run
+from ucjax.comparison.ground import Ground
 from ucjax.data import folder as folders
 from ucjax.data import images
-from ucjax.errors import UserError
+from ucjax.data.sources import Splits
+from ucjax.errors import StaleError, UserError
 from ucjax.files import manifest as protected
 from ucjax.files.picture import PNG, Encoding
 from ucjax.files.protect import ProtectedSet, protect_files
 from ucjax.protections import protector
+from ucjax.protections.noise import Noise
 from ucjax.protections.protector import Protector
 from ucjax.runtime import parallel, workdir
-from ucjax.runtime.progress import Outlook
+from ucjax.runtime.progress import MetricsFile, Outlook
 
 PROTECTOR, _TRAINING = "protector", ".training"
 
@@ -46,6 +49,7 @@ def protect_folder(
     config: ConfigDict,
     *,
     published: Path | None = None,
+    protection: str = "uc",
     encoding: Encoding = PNG,
     strip_gps: bool = False,
     threads: int | None = None,
@@ -70,6 +74,7 @@ def protect_folder(
     labels, class_names = folders.labels(names)
     where = published or out / PROTECTOR
     outlook = _outlook(len(names), config.noise.epochs)
+    config.protections = (protection,)
     if published is None and not (where / protector.DESCRIPTION).exists():
         _learn(photos, names, labels, class_names, config, out, outlook)
     chosen = protector.load(where)
@@ -123,7 +128,7 @@ def _check_same(found: Protector, config: ConfigDict, where: Path) -> None:
         ("surrogate.name", config.surrogate.name, found.surrogate_name),
         ("data.short_side", config.data.short_side, found.short_side),
         ("data.crop", config.data.crop, found.crop),
-        ("seed", config.seed, found.seed),
+        ("noise_seeds", config.noise_seeds[0], found.seed),
     ):
         if ours != theirs:
             raise UserError(
@@ -160,13 +165,30 @@ def _learn(
             f"{len(decoded)} readable photos in {photos}, but {config.clusters.k} clusters: "
             "lower the clusters (--clusters), or use another protector (--protector)"
         )
-    task = job.check(config, training, parallel.make_mesh())
-    task = dataclasses.replace(task, progress=outlook.progress)
-    workdir.claim(training, config)
-    surrogate = stages.load_surrogate(task)
-    rows = stages.embed(decoded, surrogate, training / "features.safetensors", task)
-    clusters = stages.cluster(rows, decoded, task)
-    protector.save(stages.learn_noise(decoded, clusters, surrogate, task), out / PROTECTOR)
+    mesh = parallel.make_mesh()
+    (row,) = run.check(config, mesh).rows
+    metrics = MetricsFile(training / "metrics.jsonl")
+    splits = Splits(decoded, decoded, photos)
+    ground = Ground(config, training, mesh, metrics, splits, progress=outlook.progress)
+
+    def learn() -> Noise:
+        workdir.claim(training, config)
+        return rows.fit(row, config.noise_seeds[0], ground, training / "noise")
+
+    try:
+        noise = learn()
+    except StaleError:
+        # Killed, and photos or settings changed since: nothing is published yet that would hold.
+        (training / "config.json").unlink(missing_ok=True)
+        shutil.rmtree(training / "noise", ignore_errors=True)
+        noise = learn()
+    made = rows.protector_of(row, noise, config.noise_seeds[0], ground)
+    if made is None:
+        raise UserError(
+            f"{row} makes noise for these photos alone, and no protector: ucjax compare can "
+            "measure it; protect with uc or gratings"
+        )
+    protector.save(made, out / PROTECTOR)
 
 
 def load_surrogate(published: Protector) -> surrogates.Surrogate:

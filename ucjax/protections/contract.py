@@ -59,6 +59,7 @@ class Protection:
         None for rows that are files already.
       shared: those keys of `table.SHARED` that change it.
       options: its own keys, with their defaults.
+      drawn: whether a noise seed changes it.
       value: what a value is for which names look like "folder=PATH"; "" where there is none.
     """
 
@@ -66,4 +67,5 @@ class Protection:
     fit: Callable[[Given], Noise] | None
     shared: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    drawn: bool = True
     value: str = ""

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as dump_safetensors
 
 from ucjax.errors import UserError
-from ucjax.protections.noise import Patterns, Pixels
+from ucjax.protections.noise import Noise, Patterns, Pixels
 from ucjax.runtime import checkpoint
+from ucjax.surrogates import Surrogate
 
 FORMAT = 2
 TENSORS, DESCRIPTION = "protector.safetensors", "protector.json"
@@ -58,6 +60,45 @@ class Protector:
         return Pixels(
             self.noise.__getitem__, self.crop, self.short_side, self.epsilon_255, self.norm
         )
+
+
+def of_noise(
+    noise: Noise,
+    *,
+    centers: np.ndarray,
+    surrogate: Surrogate,
+    config: ConfigDict,
+    seed: int,
+    versions: dict[str, str],
+) -> Protector:
+    """Puts everything that putting a noise on tomorrow's images needs into one value.
+
+    Args:
+      noise: one pattern per cluster.
+      centers: of the clusters, float32 `[p, d]`.
+      surrogate: whose features they lie in.
+      config: the settings it was made with.
+      seed: of everything that was drawn.
+      versions: of the packages that decide results.
+    """
+    assert isinstance(noise.patterns, Pixels), "patterns of another kind are not published yet"
+    return Protector(
+        noise=np.stack([noise.patterns.of(row) for row in range(len(centers))]),
+        centers=centers,
+        surrogate_name=config.surrogate.name,
+        surrogate_path=config.surrogate.path,
+        surrogate_id=surrogate.id,
+        surrogate_sha256=surrogate.sha256,
+        mean=surrogate.preprocessing.mean,
+        std=surrogate.preprocessing.std,
+        epsilon_255=noise.epsilon_255,
+        norm=noise.norm,
+        grain=config.noise.grain,
+        short_side=config.data.short_side,
+        crop=config.data.crop,
+        seed=seed,
+        versions=versions,
+    )
 
 
 def save(protector: Protector, folder: Path) -> None:

@@ -30,8 +30,10 @@ SHARED = {
 _CLUSTERS = ("k", "surrogate", "weights")
 
 PROTECTIONS: dict[str, Protection] = {
-    "clean": Protection("no noise, written and read as every other row", controls.clean),
-    "clean_original": Protection("the untouched files, in their own geometry", None),
+    "clean": Protection(
+        "no noise, written and read as every other row", controls.clean, drawn=False
+    ),
+    "clean_original": Protection("the untouched files, in their own geometry", None, drawn=False),
     "random": Protection(
         "random signs of each image's own: the null", controls.per_image, ("eps", "grain")
     ),
@@ -48,7 +50,9 @@ PROTECTIONS: dict[str, Protection] = {
         uc.fit,
         (*_CLUSTERS, "eps", *_NOISE),
     ),
-    "folder": Protection("files that anybody protected", None, (), {"label": ""}, value="PATH"),
+    "folder": Protection(
+        "files that anybody protected", None, options={"label": ""}, drawn=False, value="PATH"
+    ),
 }
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ucjax.report import plots, tables, tiles, verdict
+from ucjax.comparison import verdict
+from ucjax.comparison.table import Table
+from ucjax.comparison.verdict import Verdict
+from ucjax.report import plots, tables, tiles
 from ucjax.report.glossary import GLOSSARY, PROTOCOL
 from ucjax.report.stylesheet import CSS
-from ucjax.report.summary import Summary, to_json
-from ucjax.report.verdict import Verdict
 from ucjax.runtime import checkpoint
 
 # Pixels a group of pictures may hold, so that the page stays near 3 MB whatever p and m are.
@@ -23,20 +24,25 @@ _PAIR_PIXELS, _NOISE_PIXELS, _EXAMPLE_PIXELS = 200_000, 160_000, 1_500_000
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the page shows beside the numbers.
+    """What the page shows beside the numbers, of one row.
 
     Attributes:
+      row: its label.
       clean: Sample images, uint8 `[m, s, s, 3]`.
       protected: The same images from the decoded protected files, uint8 `[m, s, s, 3]`.
       clusters: Their clusters, int `[m]`.
-      noise: The learnt noise in pixels of [0, 1], float32 `[p, s, s, 3]`.
+      noise: The noise of each cluster on grey, in pixels of [0, 1], float32 `[p, s, s, 3]`.
       examples: e images of every cluster, uint8 `[p, e, s, s, 3]`.
       before: Surrogate features of the clean images, float32 `[n, d]`.
       after: Surrogate features of the protected files, float32 `[n, d]`.
       assignment: Clusters, int `[n]`.
+      purity: Of the clusters against the labels, None without labels.
       epsilon_255: The budget in levels.
+      loss: Of training, an epoch each; empty if nothing was trained.
+      moved: Share of training crops whose nearest centre is the wrong one, an epoch each.
     """
 
+    row: str
     clean: np.ndarray
     protected: np.ndarray
     clusters: np.ndarray
@@ -45,31 +51,23 @@ class Pictures:
     before: np.ndarray
     after: np.ndarray
     assignment: np.ndarray
+    purity: float | None
     epsilon_255: int
+    loss: tuple[float, ...] = ()
+    moved: tuple[float, ...] = ()
 
 
-def write(summary: Summary, pictures: Pictures, folder: Path) -> None:
-    """Writes `report.json` and `report.html` into `folder`, each atomically."""
-    found = verdict.judge(summary)
-    checkpoint.write_json(folder / "report.json", {"verdict": found._asdict(), **to_json(summary)})
-    checkpoint.write_bytes(folder / "report.html", render(summary, pictures, found).encode())
+def write(table: Table, pictures: Pictures | None, folder: Path) -> None:
+    """Writes `report.html` into `folder`, atomically."""
+    checkpoint.write_bytes(folder / "report.html", render(table, pictures).encode())
 
 
-def render(summary: Summary, pictures: Pictures, found: Verdict) -> str:
+def render(table: Table, pictures: Pictures | None) -> str:
     """Returns the page; equal inputs give equal text."""
-    body = "\n".join(
-        [
-            _headline(summary, found),
-            _table(summary, pictures.epsilon_255),
-            _victims(summary),
-            _pairs(pictures),
-            _noise(summary),
-            _clusters(summary, pictures),
-            _features(pictures),
-            _meaning(),
-            _reproduce(summary),
-        ]
-    )
+    parts = [_headline(table), _table(table), _victims(table)]
+    if pictures is not None:
+        parts += [_pairs(pictures), _noise(pictures), _clusters(pictures), _features(pictures)]
+    body = "\n".join([*parts, _meaning(), _reproduce(table)])
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -78,56 +76,79 @@ def render(summary: Summary, pictures: Pictures, found: Verdict) -> str:
     )
 
 
-def _headline(summary: Summary, found: Verdict) -> str:
+def _headline(table: Table) -> str:
+    found = verdict.judge(table)
     kind = {True: "verdict shown", False: "verdict not", None: "verdict"}[found.shown]
     # A number, its spread and its unit stay on one line.
     result = escape(found.result).replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%")
     rule = verdict.RULE if found.shown is not None else ""
     return (
-        "<h1>ucjax · Unlearnable Clusters: what this run found</h1>\n"
+        "<h1>ucjax · what this comparison found</h1>\n"
         f'<div class="{kind}"><p class="result">{result}</p>'
         f"<p><strong>{escape(found.meaning)}</strong></p>"
+        f"{_others(table, found)}"
         f'<p class="soft">{rule} Keep this page to yourself: it shows clean images and the noise, '
         "with which the protection can be undone.</p></div>"
     )
 
 
-def _table(summary: Summary, epsilon_255: int) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in tables.HEADER)
-    rows = []
-    for arm, (name, *cells) in zip(summary.arms, tables.rows(summary), strict=True):
-        strong = ' class="strong"' if arm.name == "protected" else ""
-        rows.append(
-            f"<tr><td{strong}>{_dot(plots.arm_color(arm.name))}{escape(name)}</td>"
-            + "".join(f"<td{strong}>{escape(cell)}</td>" for cell in cells)
-            + "</tr>"
-        )
-    purity = "" if summary.purity is None else f" (purity {summary.purity:.2f})"
-    classes = f" of {len(summary.class_names)} classes" if summary.class_names else ""
-    names = ", ".join(summary.class_names)
+def _others(table: Table, first: Verdict) -> str:
+    """Says of every other protection and victim in a line what is shown."""
+    lines = []
+    for entry in table.entries:
+        if entry.label in verdict.protected(table):
+            found = verdict.judge(table, entry.label, entry.column)
+            if found != first:
+                lines.append(
+                    f"<li>{escape(entry.label)} against {escape(entry.column)}: "
+                    f"{escape(found.meaning)}</li>"
+                )
+    listed = "".join(lines)
+    return f"<details><summary>The others</summary><ul>{listed}</ul></details>" if lines else ""
+
+
+def _table(table: Table) -> str:
+    columns = {column.test_count for column in table.columns}
+    tested = f"; clean test on {max(columns)} images" if columns else ""
     return (
-        f'<h2>Results</h2>\n<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>\n"
-        f'<p class="soft">{summary.train_count} published images{classes} in '
-        f"{len(summary.cluster_sizes)} clusters{purity}; clean test on {summary.test_count} "
-        f"images; budget eps = {epsilon_255}/255.</p>"
-        + (f"<details><summary>Classes</summary><p>{escape(names)}</p></details>" if names else "")
+        f"<h2>Results</h2>\n{_grid(tables.accuracies(table), colored=True)}\n"
+        f'<p class="soft">Accuracy in % on clean test images after the last epoch (best epoch), '
+        f"mean ± standard deviation over the seeds. {table.train_count} images to train on{tested}."
+        f"</p>\n<h2>The files</h2>\n{_grid(tables.facts(table), colored=True)}"
     )
 
 
-def _victims(summary: Summary) -> str:
-    trained = [arm for arm in summary.arms if arm.victims]
-    if not trained:
+def _grid(rows: list[tuple[str, ...]], *, colored: bool) -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in rows[0])
+    body = []
+    for label, *cells in rows[1:]:
+        dot = _dot(plots.row_color(label)) if colored else ""
+        body.append(
+            f"<tr><td>{dot}{escape(label)}</td>"
+            + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            + "</tr>"
+        )
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _victims(table: Table) -> str:
+    if not table.entries:
         return (
             "<h2>Victims</h2>\n<p>None was trained. Labelled images, with some kept for testing, "
             "are needed to measure how well the protection holds.</p>"
         )
+    column = table.entries[0].column
+    trained = [entry for entry in table.entries if entry.column == column]
     legend = "".join(
-        f"<span>{_dot(plots.arm_color(arm.name))}{escape(arm.name.replace('_', ' '))}</span>"
-        for arm in trained
+        f"<span>{_dot(plots.row_color(entry.label))}{escape(entry.label)}</span>"
+        for entry in trained
     )
     return (
-        f'<h2>Victims by epoch</h2>\n<div class="legend">{legend}</div>\n<div class="plots">'
+        f'<h2>Victims {escape(column)} by epoch</h2>\n<div class="legend">{legend}</div>\n'
+        '<div class="plots">'
         + _figure(
             plots.test_accuracy(trained),
             "On clean test images: mean over the seeds; the band runs from the lowest to the "
@@ -163,21 +184,21 @@ def _pairs(pictures: Pictures) -> str:
             f"× {gain:.3g} · cluster {cluster}</figcaption></figure>"
         )
     return (
-        '<h2>Clean and protected</h2>\n<p class="soft">'
+        f'<h2>Clean and protected: {escape(pictures.row)}</h2>\n<p class="soft">'
         f"Lossless, {tiles.extent(pictures.clean, side)}. "
         "The change is the decoded protected file minus the clean image, on grey, "
         f'amplified {gain:.3g} times.</p>\n<div class="pairs">{"".join(cards)}</div>'
     )
 
 
-def _noise(summary: Summary) -> str:
-    if not summary.noise_loss:
+def _noise(pictures: Pictures) -> str:
+    if not pictures.loss:
         return ""
-    moved = [100 * share for share in summary.noise_moved]
+    moved = [100 * share for share in pictures.moved]
     return (
         '<h2>Learning the noise</h2>\n<div class="plots">'
         + _figure(
-            plots.curve(summary.noise_loss, "loss"),
+            plots.curve(pictures.loss, "loss"),
             "Mean distance of the noisy images' features from the wrong centre, by epoch.",
         )
         + _figure(
@@ -188,11 +209,12 @@ def _noise(summary: Summary) -> str:
     )
 
 
-def _clusters(summary: Summary, pictures: Pictures) -> str:
-    sizes = summary.cluster_sizes
+def _clusters(pictures: Pictures) -> str:
+    sizes = np.bincount(pictures.assignment, minlength=len(pictures.noise)).tolist()
     colors = plots.cluster_colors(len(sizes))
     side = tiles.fitting(pictures.noise, _NOISE_PIXELS)
     noise = tiles.amplified(tiles.middle(pictures.noise, side), pictures.epsilon_255)
+    purity = "" if pictures.purity is None else f"Purity {pictures.purity:.2f}. "
     thumb = min(
         96, tiles.fitting(pictures.examples.reshape(-1, *pictures.noise.shape[1:]), _EXAMPLE_PIXELS)
     )
@@ -208,7 +230,7 @@ def _clusters(summary: Summary, pictures: Pictures) -> str:
             + "</div>"
         )
     return (
-        '<h2>Clusters and their noise</h2>\n<p class="soft">Size, noise '
+        f'<h2>Clusters and their noise</h2>\n<p class="soft">{purity}Size, noise '
         f"({tiles.extent(pictures.noise, side)}; on grey, "
         f"amplified {127.5 / pictures.epsilon_255:.3g} times) and examples of every cluster.</p>\n"
         + "\n".join(rows)
@@ -234,15 +256,15 @@ def _meaning() -> str:
     return f"<h2>What is compared, and how</h2>\n<p>{PROTOCOL}</p>\n<dl>{entries}</dl>"
 
 
-def _reproduce(summary: Summary) -> str:
-    environment = _lines({k: v for k, v in summary.environment.items() if k != "command"})
+def _reproduce(table: Table) -> str:
+    environment = _lines({k: v for k, v in table.environment.items() if k != "command"})
     return (
         '<h2>Reproduce</h2>\n<pre class="command">'
-        f"{escape(str(summary.environment.get('command', '')))}</pre>\n"
-        f"<details><summary>Config</summary><pre>{_lines(summary.config)}</pre></details>\n"
+        f"{escape(str(table.environment.get('command', '')))}</pre>\n"
+        f"<details><summary>Config</summary><pre>{_lines(table.config)}</pre></details>\n"
         f"<details><summary>Environment</summary><pre>{environment}</pre></details>\n"
         '<p class="soft">The numbers of this page, with every epoch of every victim, are in '
-        "<code>report.json</code> beside it.</p>"
+        "<code>table.json</code> and <code>table.csv</code> beside it.</p>"
     )
 
 

@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ucjax.report.summary import Arm
+from ucjax.comparison.table import Entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ARM_COLORS = {
+_COLORS = {
     "clean": "#3a86c8",
+    "clean_original": "#7fb3dd",
     "random": "#8b929c",
     "cluster_random": "#d98f1f",
+    "cluster_untrained": "#b0803a",
+    "uc": "#cf3f5b",
     "protected": "#cf3f5b",
 }
+_OTHERS = ("#7a5fc0", "#2e8b57", "#c25fa8", "#4aa3a3", "#8a6d3b")
 # Replaced in the SVG by colours that follow the page's light or dark theme.
 _INK, _FAINT = "#010203", "#040506"
 _SIZE = (4.6, 3.1)  # inches; small, so that the text stays readable on a phone
@@ -48,9 +52,9 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def arm_color(name: str) -> str:
-    """Returns the colour of an arm as `#rrggbb`, the same in every picture."""
-    return ARM_COLORS.get(name, "#7a5fc0")
+def row_color(label: str) -> str:
+    """Returns the colour of a row as `#rrggbb`, the same in every picture."""
+    return _COLORS.get(label) or _OTHERS[sum(label.encode()) % len(_OTHERS)]
 
 
 def cluster_colors(count: int) -> list[str]:
@@ -63,14 +67,14 @@ def cluster_colors(count: int) -> list[str]:
     return [to_hex(colormaps["hsv"](i / count)) for i in range(count)]
 
 
-def test_accuracy(arms: Sequence[Arm]) -> str:
+def test_accuracy(entries: Sequence[Entry]) -> str:
     """Draws clean test accuracy by epoch: mean over the seeds, band from lowest to highest."""
-    return _accuracy(arms, "test_accuracy", "clean test accuracy, %", style="-")
+    return _accuracy(entries, "test_accuracy", "clean test accuracy, %", style="-")
 
 
-def train_accuracy(arms: Sequence[Arm]) -> str:
+def train_accuracy(entries: Sequence[Entry]) -> str:
     """Draws accuracy on the training files by epoch, dashed, on the same scale."""
-    return _accuracy(arms, "train_accuracy", "train accuracy, %", style="--")
+    return _accuracy(entries, "train_accuracy", "train accuracy, %", style="--")
 
 
 def curve(values: Sequence[float], label: str) -> str:
@@ -80,7 +84,7 @@ def curve(values: Sequence[float], label: str) -> str:
         axes = figure.add_subplot()
         _epochs(axes, len(values))
         axes.plot(
-            range(1, len(values) + 1), values, color=ARM_COLORS["protected"], **_marks(len(values))
+            range(1, len(values) + 1), values, color=_COLORS["protected"], **_marks(len(values))
         )
         axes.set_ylabel(label)
 
@@ -137,21 +141,21 @@ def principal_plane(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     return mean, plane * np.where(largest < 0, -1.0, 1.0), share
 
 
-def _accuracy(arms: Sequence[Arm], field: str, label: str, *, style: str) -> str:
+def _accuracy(entries: Sequence[Entry], field: str, label: str, *, style: str) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         longest = 1
-        for arm in arms:
+        for entry in entries:
             values = [
                 [100 * getattr(record, field) for record in victim.curve]
-                for victim in arm.victims.values()
+                for victim in entry.results.values()
             ]
             if not values:
                 continue
             epochs = min(map(len, values))
             table = np.array([row[:epochs] for row in values])
             longest = max(longest, epochs)
-            x, color = np.arange(1, epochs + 1), arm_color(arm.name)
+            x, color = np.arange(1, epochs + 1), row_color(entry.label)
             axes.plot(x, table.mean(0), style, color=color, **_marks(epochs))
             axes.fill_between(x, table.min(0), table.max(0), color=color, alpha=0.18, lw=0)
         _epochs(axes, longest)

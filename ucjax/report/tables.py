@@ -1,58 +1,106 @@
-"""The result table: as text for the terminal, as rows for the page."""
+"""The table as aligned text for the terminal, and as cells for the page."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-from ucjax.report.summary import Arm, Summary, Victims
+from ucjax.comparison.table import Line, Table, drop, leaderboard
+from ucjax.comparison.verdict import percent
 
-HEADER = (
-    "files", "last epoch %", "peak %", "seeds", "moved %", "mean |δ|/eps", "max |δ|", "PSNR",
-    "SSIM",
+FACTS = ("files of", "mean |δ|", "max |δ|", "PSNR", "SSIM", "labels", "passes", "seconds")
+RANKED = (
+    "protection", "victim", "seeds", "last %", "drop", "95 % interval", "PSNR", "SSIM", "seconds",
+    "passes", "labels",
 )  # fmt: skip
 
 
-def rows(summary: Summary) -> list[tuple[str, ...]]:
-    """Returns a row of `HEADER`'s columns for every arm; accuracies as mean ± std over seeds."""
-    return [_row(arm) for arm in summary.arms]
-
-
-def text(summary: Summary) -> str:
-    """Returns the table with aligned columns, headed by the run's own facts."""
-    table = [HEADER, *rows(summary)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(HEADER))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+def accuracies(table: Table) -> list[tuple[str, ...]]:
+    """Returns a header and a row per protection: last epoch in percent, the best in brackets."""
+    names = [column.name for column in table.columns]
+    found = [("trained on", *names)]
+    for line in table.lines:
+        entries = [table.entry(line.label, name) for name in names]
+        found.append(
+            (
+                line.label,
+                *(f"{percent(e)} ({percent(e, 'peak')})" if e else "–" for e in entries),
+            )
         )
-        for row in table
-    ]
-    purity = "" if summary.purity is None else f", purity {summary.purity:.2f}"
-    head = (
-        f"{summary.train_count} images, {len(summary.cluster_sizes)} clusters{purity}; clean test "
-        f"accuracy on {summary.test_count} images"
-    )
-    return "\n".join([head, *lines])
+    return found
 
 
-def _row(arm: Arm) -> tuple[str, ...]:
-    trained = bool(arm.victims)
+def facts(table: Table) -> list[tuple[str, ...]]:
+    """Returns a header and a row per protection: what is known of its files."""
+    return [FACTS, *(_facts(line) for line in table.lines)]
+
+
+def _facts(line: Line) -> tuple[str, ...]:
+    mean = f"{line.mean_abs_delta_255:.1f}"
+    if line.epsilon_255:
+        mean += f" = {line.mean_abs_delta_255 / line.epsilon_255:.2f} eps"
     return (
-        arm.name.replace("_", " "),
-        accuracy(arm, "last") if trained else "–",
-        accuracy(arm, "peak") if trained else "–",
-        str(len(arm.victims)),
-        f"{100 * arm.moved:.0f}",
-        f"{arm.mean_abs_delta_over_eps:.2f}",
-        str(arm.max_delta_255),
-        f"{arm.psnr_median:.1f}" if math.isfinite(arm.psnr_median) else "∞",
-        f"{arm.ssim_median:.3f}",
+        line.label,
+        mean,
+        str(line.max_delta_255),
+        _decibels(line.psnr_median),
+        f"{line.ssim_median:.3f}",
+        line.labels,
+        str(line.image_passes),
+        _seconds(line),
     )
 
 
-def accuracy(arm: Victims, measure: Literal["last", "peak"]) -> str:
-    """Returns percent as mean ± std over the seeds; one seed has no spread to show."""
-    mean, std = arm.last() if measure == "last" else arm.peak()
-    return f"{100 * mean:.1f} ± {100 * std:.1f}" if len(arm.victims) > 1 else f"{100 * mean:.1f}"
+def text(table: Table) -> str:
+    """Returns both tables with aligned columns, headed by what was compared."""
+    tests = sorted({str(column.test_count) for column in table.columns})
+    head = f"{table.train_count} images to train on"
+    if table.columns:
+        head += (
+            f"; accuracy in % on {' or '.join(tests)} clean test images after the last epoch (best "
+            "epoch), mean ± std over the seeds"
+        )
+        return "\n".join([head, *aligned(accuracies(table)), "", *aligned(facts(table))])
+    return "\n".join([head, *aligned(facts(table))])
+
+
+def ranked(tables: list[Table]) -> list[tuple[str, ...]]:
+    """Returns a header and the entries of all tables, the largest drop first, in points."""
+    found: list[tuple[str, ...]] = [RANKED]
+    for table, entry in leaderboard(tables):
+        line, fell = table.line(entry.label), drop(table, entry)
+        found.append(
+            (
+                entry.label,
+                entry.column,
+                str(len(entry.results)),
+                percent(entry),
+                f"{100 * fell[0]:.1f}" if fell else "–",
+                f"{100 * fell[1]:.1f} to {100 * fell[2]:.1f}" if fell else "–",
+                _decibels(line.psnr_median),
+                f"{line.ssim_median:.3f}",
+                _seconds(line),
+                str(line.image_passes),
+                line.labels,
+            )
+        )
+    return found
+
+
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Returns lines in which the first column is flush left and the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _decibels(psnr: float) -> str:
+    return f"{psnr:.1f}" if math.isfinite(psnr) else "∞"
+
+
+def _seconds(line: Line) -> str:
+    return "–" if line.seconds is None else f"{line.seconds:.1f}"

@@ -13,12 +13,15 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ucjax.errors import UserError
+from ucjax.errors import StaleError, UserError
 from ucjax.runtime import checkpoint, parallel
 
-# What may change between two runs in one workdir: seeds and arms choose victims, the others
-# do not touch results.
-FREE_KEYS = {"victim.seeds", "victim.arms", "expected_time", "feed_budget_mb", "data.cache"}
+# What may change between two runs in one workdir: rows, columns and seeds choose what is made and
+# trained, the others do not touch results.
+FREE_KEYS = {
+    "protections", "victims", "seeds", "noise_seeds", "modules", "expected_time", "feed_budget_mb",
+    "data.cache",
+}  # fmt: skip
 PACKAGES = ("ucjax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy", "pillow")
 
 
@@ -26,7 +29,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     """Writes config.json, or checks that the workdir holds a run of the same config.
 
     Raises:
-      UserError: it holds another one; names the first key that differs and both values.
+      StaleError: it holds another one; names the first key that differs and both values.
     """
     path = workdir / "config.json"
     ours = plain(config)
@@ -36,7 +39,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         different = [key for key in keys if before.get(key) != now.get(key)]
         if different:
             key = different[0]
-            raise UserError(
+            raise StaleError(
                 f"{workdir} holds a run with config.{key} = {before.get(key)!r}, this one has "
                 f"{now.get(key)!r} ({len(different)} keys differ): use another --workdir, or "
                 "delete that one"

@@ -44,6 +44,7 @@ class NoiseSpec:
     width: int  # of the generator
     blocks: int  # residual blocks of the generator
     flip: bool
+    order: str  # "shuffled" | "sequential": in the order of the images, by class where sorted
     seed: int
 
 
@@ -68,6 +69,7 @@ def check(spec: NoiseSpec, *, p: int, devices: int) -> None:
         "target": ("offset", "farthest", "permuted"),
         "parametrization": ("generator", "direct"),
         "norm": ("linf", "rms"),
+        "order": ("shuffled", "sequential"),
     }
     for key, allowed in choices.items():
         if getattr(spec, key) not in allowed:

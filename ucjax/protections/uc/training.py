@@ -203,14 +203,16 @@ def _augment(pixels: jax.Array, spec: NoiseSpec, n: jax.Array) -> jax.Array:
 
 
 def _plan(assignment: np.ndarray, spec: NoiseSpec, epoch: int) -> Iterator[Planned]:
-    """Yields the batches of an epoch, in an order drawn from (seed, epoch).
+    """Yields the batches of an epoch, in an order drawn from (seed, epoch) if shuffled.
 
     The last batch is padded with rows of weight 0. Weights make a batch's loss an unbiased
     estimate of the sum over clusters of their mean distance, so that a small cluster's noise
     is trained as hard, against the weight decay, as a large one's.
     """
     n = len(assignment)
-    order = np.random.default_rng((spec.seed, epoch)).permutation(n)
+    order = np.arange(n)
+    if spec.order == "shuffled":
+        order = np.random.default_rng((spec.seed, epoch)).permutation(n)
     sizes = np.bincount(assignment)
     steps = -(-n // spec.batch_size)
     for step in range(steps):

@@ -1,0 +1,91 @@
+"""The two sets of pictures of a cell: what a victim trains on, and what it is tested on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ucjax import config as settings
+from ucjax.comparison.ground import Ground
+from ucjax.comparison.rows import Row, slug
+from ucjax.data import folder as folders
+from ucjax.data.images import ImageSet, Item
+from ucjax.errors import UserError
+from ucjax.victims import table
+from ucjax.victims.contract import Labelling, Labels, Victim
+
+# Draws which files are protected apart from what else the seed draws.
+_SHARE_STREAM = 0x5348
+
+
+def labels_of(victim: Victim, ground: Ground) -> Labels:
+    """Returns the labels that a victim gives to the images.
+
+    Raises:
+      UserError: there are none, or the rule cannot be applied.
+    """
+    splits, config = ground.splits, ground.config
+
+    def features(surrogate: str) -> tuple[np.ndarray, np.ndarray]:
+        own = config.copy_and_resolve_references()
+        own.surrogate.update(name=surrogate, path=settings.SURROGATES.get(surrogate, ""))
+        place = ground.folder / "features"
+        return (
+            ground.features(own),
+            ground.embed(splits.test, own, place / f"{surrogate}-test.safetensors"),
+        )
+
+    found = table.label(
+        victim.labels,
+        Labelling(
+            argument="",
+            train=splits.train,
+            test=splits.test,
+            seed=config.seed,
+            features=features,
+            mesh=ground.mesh,
+            noise_surrogate=config.surrogate.name,
+            clusters=config.clusters,
+        ),
+    )
+    if min(found.train.min(), found.test.min(initial=0)) < 0:
+        raise UserError(
+            f"column {victim.name}: some images have no label: put them into one folder a class, "
+            "or label them by a surrogate's clusters (labels=clusters-10)"
+        )
+    return found
+
+
+def training_set(
+    row: Row, clean: Sequence[Item], victim: Victim, labels: Labels, ground: Ground
+) -> ImageSet:
+    """Decodes what a victim trains on: a row's files, treated, mixed and labelled.
+
+    Args:
+      row: the files.
+      clean: the same images' clean files, for shares below 100 %.
+      victim: whose treatments, share and geometry count.
+      labels: of the images.
+      ground: of the run.
+    """
+    items = row.items
+    if victim.share < 100:
+        seed = ground.config.seed + _SHARE_STREAM
+        classes = np.maximum(ground.splits.train.labels, 0).tolist()
+        chosen = folders.stratified(classes, victim.share / 100, seed)
+        pairs = zip(row.items, clean, chosen, strict=True)
+        items = [ours if protected else theirs for ours, theirs, protected in pairs]
+    items = [table.defend(item, victim.treatments) for item in items]
+    decoded = ground.decode(slug(row.label), items, victim.spec.short_side)
+    return dataclasses.replace(decoded, labels=labels.train, class_names=labels.class_names)
+
+
+def test_set(victim: Victim, labels: Labels, ground: Ground) -> ImageSet:
+    """Decodes the clean test images as a victim sees them; treated only if it asks for that."""
+    items = list(ground.splits.test_items)
+    if victim.treat == "both":
+        items = [table.defend(item, victim.treatments) for item in items]
+    decoded = ground.decode("test", items, victim.spec.short_side)
+    return dataclasses.replace(decoded, labels=labels.test, class_names=labels.class_names)
