@@ -19,6 +19,6 @@ def get_config() -> ConfigDict:
     c.surrogate.batch_size = 8
     c.clusters.update(k=3, n_init=2)
     c.noise.update(epochs=2, batch_size=8)
-    c.victim.update(epochs=2, batch_size=8, width=4, short_side=36, crop=32, seeds=(0,))
-    c.victim.arms = ("clean", "protected")
+    c.victim.update(epochs=2, batch_size=8, width=4, short_side=36, crop=32)
+    c.protections, c.seeds = ("clean", "uc"), (0,)
     return c

@@ -30,8 +30,16 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     if surrogate not in SURROGATES:
         raise ValueError(f"surrogate {surrogate!r}: choose one of {', '.join(SURROGATES)}")
     c = ConfigDict()
-    c.seed = 0  # of the split, k-means, noise and controls; victims have their own
+    c.seed = 0  # of the split and k-means; noise and victims have their own
     c.expected_time = "not measured; made for one GPU or more"
+
+    # The table: rows, columns and seeds. Everything below is shared by all that do not set it
+    # for themselves, as in "uc:k=20" and "resnet18+jpeg75:epochs=30".
+    c.protections = ("clean", "random", "cluster_random", "uc")
+    c.victims = ("resnet18",)
+    c.seeds = (0, 1, 2)  # of the victims
+    c.noise_seeds = (0,)
+    c.modules = ()  # Python modules that add to the tables
 
     c.data = d = ConfigDict()
     d.source = "tfds"  # "folder" | "tfds" | "textures" (synthetic, offline)
@@ -81,20 +89,20 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     p.geometry = "crop"  # "crop": centre crops, as published | "native": whole files
 
     c.victim = v = ConfigDict()
-    v.model = "resnet18"
-    v.width = 64  # channels of the first stage; 64 is torchvision's
+    v.width = 64  # channels of the first stage, or of a head; 64 is torchvision's
     v.epochs = 90
     v.batch_size = 512  # over all devices
-    v.learning_rate = 0.1  # SGD, cosine to 0
-    v.momentum = 0.9
+    v.optimizer = "sgd"  # "sgd" | "adamw"
+    v.learning_rate = 0.1
+    v.final_learning_rate = 0.0  # cosine per step
+    v.warmup_epochs = 0  # in which the rate rises linearly, before the cosine
+    v.momentum = 0.9  # of SGD
     v.weight_decay = 5e-4
     v.short_side = 256  # files are resized to this, as the published victims do, then cropped
     v.crop = 224
     v.mean = (0.5, 0.5, 0.5)  # subtracted from pixels in [0, 1]
     v.std = (0.5, 0.5, 0.5)
     v.flip = True
-    v.arms = ("clean", "random", "cluster_random", "protected")
-    v.seeds = (0, 1, 2)
 
     # Images live on the devices if this many MB a device hold them, else they are streamed;
     # 0 decides from the free memory.

@@ -16,9 +16,13 @@ from ml_collections import ConfigDict
 from ucjax.errors import UserError
 from ucjax.runtime import checkpoint, parallel
 
-# What may change between two runs in one workdir: seeds and arms choose victims, the others
+# What may change between two runs in one workdir: the first choose cells of the table, the others
 # do not touch results.
-FREE_KEYS = {"victim.seeds", "victim.arms", "expected_time", "feed_budget_mb", "data.cache"}
+FREE_KEYS = {"protections", "victims", "seeds", "noise_seeds", "modules"} | {
+    "expected_time",
+    "feed_budget_mb",
+    "data.cache",
+}
 PACKAGES = ("ucjax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy", "pillow")
 
 
