@@ -23,7 +23,8 @@ from benchmarks.pets_job import make_images
 from ucjax.config import photos
 from ucjax.data.feed import Feed
 from ucjax.runtime import parallel
-from ucjax.victims.step import VictimSpec, compile_victim
+from ucjax.victims.contract import VictimSpec
+from ucjax.victims.step import compile_victim
 from ucjax.victims.training import epoch_batches
 
 _CLASSES = 10
@@ -64,7 +65,7 @@ def epochs(width: int, crop: int, count: int, mesh: Mesh) -> dict[str, Callable[
     """Returns an epoch of a victim by where its images come from."""
     given = photos().victim
     given.update(width=width, crop=crop, short_side=crop + crop // 7)
-    spec = VictimSpec(**{k: v for k, v in given.items() if k not in ("arms", "seeds")})
+    spec = VictimSpec(model="resnet18", recipes=(), **given)
     images = make_images(count, spec.short_side)
     programs = compile_victim(spec, _CLASSES, count // spec.batch_size, mesh)
     seed = parallel.replicate(np.uint32(0), mesh)

@@ -22,7 +22,8 @@ from ucjax.protections.uc.objective import Batch, make_objective, targets
 from ucjax.protections.uc.perturbation import NoiseSpec
 from ucjax.runtime import parallel, platforms
 from ucjax.surrogates import Surrogate
-from ucjax.victims.step import VictimSpec, make_programs
+from ucjax.victims.contract import VictimSpec
+from ucjax.victims.step import make_programs
 
 
 class Program(NamedTuple):
@@ -42,9 +43,7 @@ def noise_spec(**changes: Any) -> NoiseSpec:
 
 def victim_spec(**changes: Any) -> VictimSpec:
     """Returns the paper's victim, changed."""
-    names = {field.name for field in dataclasses.fields(VictimSpec)}
-    settings = {key: value for key, value in paper().victim.items() if key in names}
-    return VictimSpec(**{**settings, **changes})
+    return VictimSpec(**{"model": "resnet18", "recipes": (), **paper().victim, **changes})
 
 
 def random_surrogate(net: nn.Module, name: str, size: int) -> Surrogate:

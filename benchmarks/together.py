@@ -21,7 +21,8 @@ from jax.sharding import Mesh
 from benchmarks import timing
 from configs import quickstart
 from ucjax.runtime import parallel
-from ucjax.victims.step import VictimSpec, compile_victim
+from ucjax.victims.contract import VictimSpec
+from ucjax.victims.step import compile_victim
 
 _CLASSES = 10
 
@@ -65,9 +66,7 @@ def main() -> None:
 def _victim(case: Case, seed: int, mesh: Mesh) -> Callable[[], Any]:
     """Returns what trains a new victim for `case.steps` steps."""
     given = quickstart.get_config().victim
-    spec = VictimSpec(
-        **{k: v for k, v in {**given, "width": case.width}.items() if k not in ("arms", "seeds")}
-    )
+    spec = VictimSpec(model="resnet18", recipes=(), **{**given, "width": case.width})
     programs = compile_victim(spec, _CLASSES, case.steps, mesh)
     rng, placed = np.random.default_rng(seed), parallel.replicate(np.uint32(seed), mesh)
     pixels = rng.integers(0, 256, (spec.batch_size, spec.crop, spec.crop, 3), np.uint8)

@@ -12,7 +12,7 @@ Expected: an independent rerun of the authors' code (arXiv:2412.21061) found, fo
 scratch, clean 49.56 ± 0.81, UC 20.91 ± 1.17 and UC-CLIP 24.07 ± 4.92 % clean test accuracy.
 
 Every key is explained in ucjax/config.py and may be overridden:
-`--config.noise.epochs=10 --config.victim.seeds="(0,1,2,3,4)"`.
+`--config.noise.epochs=10 --config.seeds="(0,1,2,3,4)"`.
 """
 
 from ml_collections import ConfigDict

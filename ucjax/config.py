@@ -93,14 +93,14 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     f.format = "png"  # of every row's files: "png" | "webp" (both lossless) | "jpeg" (4:4:4, 95)
 
     c.victim = v = ConfigDict()
-    v.width = 64  # channels of the first stage; 64 is torchvision's
+    v.width = 64  # channels of the first stage, or of a head; 64 is torchvision's
     v.epochs = 90
     v.batch_size = 512  # over all devices
     v.optimizer = "sgd"  # "sgd" | "adamw"
     v.learning_rate = 0.1
     v.final_learning_rate = 0.0  # cosine per step
-    v.warmup_epochs = 0
-    v.momentum = 0.9
+    v.warmup_epochs = 0  # in which the rate rises linearly, before the cosine
+    v.momentum = 0.9  # of SGD
     v.weight_decay = 5e-4
     v.short_side = 256  # files are resized to this, as the published victims do, then cropped
     v.crop = 224

@@ -1,9 +1,7 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from ucjax.data.images import ImageSet
@@ -12,11 +10,13 @@ from ucjax.runtime import checkpoint, parallel
 from ucjax.runtime.progress import MetricsFile
 from ucjax.victims import step as victim_step
 from ucjax.victims import training as victim_train
+from ucjax.victims.contract import VictimSpec
 from ucjax.victims.models.resnet import ResNet18
 
-SPEC = victim_train.VictimSpec(
-    model="resnet18", width=4, epochs=3, batch_size=16, learning_rate=0.1, momentum=0.9,
-    weight_decay=0.05, short_side=18, crop=16, mean=(0.5, 0.4, 0.3), std=(0.5, 0.6, 0.7), flip=True,
+SPEC = VictimSpec(
+    model="resnet18", recipes=(), width=4, epochs=3, batch_size=16, optimizer="sgd",
+    learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=0, momentum=0.9, weight_decay=0.05,
+    short_side=18, crop=16, mean=(0.5, 0.4, 0.3), std=(0.5, 0.6, 0.7), flip=True,
 )  # fmt: skip
 COLOURS = np.array([(200, 60, 60), (60, 200, 60), (60, 60, 200)])
 
@@ -125,7 +125,7 @@ def normalized(images):
 
 
 def plain_sgd(net, state, images, labels, steps):
-    """The recipe in one place and on one device, with optax and the cosine written out."""
+    """The recipe in one place and on one device, torch's SGD and the cosine written out."""
 
     def loss(params, stats):
         logits, updates = net.apply(
@@ -136,21 +136,19 @@ def plain_sgd(net, state, images, labels, steps):
         return -log_p.mean(), updates["batch_stats"]
 
     rates = [SPEC.learning_rate * (1 + np.cos(np.pi * i / TOTAL_STEPS)) / 2 for i in range(steps)]
-    optimiser = optax.chain(
-        optax.add_decayed_weights(SPEC.weight_decay),
-        optax.sgd(lambda count: jnp.array(rates)[count], SPEC.momentum),
-    )
 
     @jax.jit
-    def update(params, stats, memory):
+    def update(params, stats, memory, rate):
         (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params, stats)
-        updates, memory = optimiser.update(grads, memory, params)
-        return optax.apply_updates(params, updates), stats, memory, value
+        memory = jax.tree.map(
+            lambda m, g, p: SPEC.momentum * m + g + SPEC.weight_decay * p, memory, grads, params
+        )
+        return jax.tree.map(lambda p, m: p - rate * m, params, memory), stats, memory, value
 
     params, stats = parallel.to_host((state.params, state.batch_stats))
-    memory, losses = jax.jit(optimiser.init)(params), []
-    for _ in range(steps):
-        params, stats, memory, value = update(params, stats, memory)
+    memory, losses = jax.tree.map(np.zeros_like, params), []
+    for rate in rates:
+        params, stats, memory, value = update(params, stats, memory, rate)
         losses.append(float(value))
     return losses, params, stats
 
@@ -218,9 +216,18 @@ def replaced(**changes):
             "batch_size is 18, not divisible by the 4 devices: try 16",
         ),
         ({"spec": replaced(batch_size=0)}, "batch_size is 0"),
-        ({"spec": replaced(model="resnet19")}, "'resnet19' is unknown: use resnet18"),
-        ({"spec": replaced(crop=20)}, "18 pixels, the victim's 18 and its crop 20"),
-        ({"spec": replaced(short_side=32)}, "18 pixels, the victim's 32 and its crop 16"),
+        ({"spec": replaced(model="resnet19")}, "model 'resnet19': did you mean resnet18?"),
+        ({"spec": replaced(recipes=("mixip",))}, "recipe 'mixip': did you mean mixup"),
+        ({"spec": replaced(optimizer="adam")}, "optimizer 'adam': did you mean adamw"),
+        ({"spec": replaced(warmup_epochs=3)}, "warmup_epochs is 3 and config.victim.epochs 3"),
+        ({"spec": replaced(learning_rate=0.0)}, "learning_rate is 0 and final_learning_rate 0"),
+        ({"spec": replaced(final_learning_rate=0.2)}, "learning_rate is 0.1 and final.* 0.2"),
+        ({"spec": replaced(crop=20)}, "crop is 20 and config.victim.short_side 18"),
+        (
+            {"spec": replaced(model="vit_tiny", crop=15)},
+            "15 px do not divide into patches of 4 px: config.victim.crop may be 12",
+        ),
+        ({"spec": replaced(short_side=32)}, "training images is 18 pixels, the victim's 32"),
         (
             {"train": dataclasses.replace(TRAIN, labels=np.full(156, -1, np.int32))},
             "156 of 156 training images have no label",

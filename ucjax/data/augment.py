@@ -6,6 +6,8 @@ do not depend on the number of devices.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -42,6 +44,29 @@ def random_crop_offsets(
     )
 
 
+def whole_batch(share: int) -> int:
+    """Returns the size of the batch of which each device has `share` images."""
+    return share * lax.axis_size(parallel.AXIS)
+
+
+def own_share(values: jax.Array) -> jax.Array:
+    """Returns this device's rows of values `[b, ...]` of a whole batch, in `parallel.pmap`."""
+    share = len(values) // lax.axis_size(parallel.AXIS)
+    return lax.dynamic_slice_in_dim(values, lax.axis_index(parallel.AXIS) * share, share)
+
+
+def shuffled(key: jax.Array, tree: Any) -> Any:
+    """Returns the rows of a whole batch in random order, this device's share of them.
+
+    Args:
+      key: a PRNG key, the same on all devices.
+      tree: arrays of this device's share `[b, ...]`, all in the same order.
+    """
+    share = len(jax.tree.leaves(tree)[0])
+    order = own_share(jax.random.permutation(key, whole_batch(share)))
+    return jax.tree.map(lambda x: lax.all_gather(x, parallel.AXIS, tiled=True)[order], tree)
+
+
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     """Mirrors each image left to right with probability 1/2; to be called in `parallel.pmap`.
 
@@ -49,10 +74,7 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
       key: a PRNG key, the same on all devices.
       images: this device's share `[b, h, w, c]` of the batch, upright.
     """
-    share = len(images)
-    mask = flip_mask(key, share * lax.axis_size(parallel.AXIS))
-    start = lax.axis_index(parallel.AXIS) * share
-    return flip(images, lax.dynamic_slice_in_dim(mask, start, share))
+    return flip(images, own_share(flip_mask(key, whole_batch(len(images)))))
 
 
 def flip_mask(key: jax.Array, batch: int) -> jax.Array:

@@ -1,12 +1,12 @@
-"""What a victim computes on the devices: its recipe, state, training step and test."""
+"""What a victim computes on the devices: its state, training step and test."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,42 +16,11 @@ from jax.sharding import Mesh, NamedSharding
 
 from ucjax.data import augment
 from ucjax.runtime import parallel
-from ucjax.victims.models.resnet import ResNet18
+from ucjax.victims.contract import Forward, Model, Recipe, VictimSpec
+from ucjax.victims.table import MODELS, RECIPES
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"resnet18": ResNet18}
-
-
-@dataclasses.dataclass(frozen=True)
-class VictimSpec:
-    """What is trained and how.
-
-    Attributes:
-      model: A key of `MODELS`.
-      width: Channels of the model's first stage.
-      epochs: Passes over the training images.
-      batch_size: Images a step, over all devices and processes.
-      learning_rate: Of the first step; falls to 0 along a half cosine, step by step.
-      momentum: Of SGD, without dampening.
-      weight_decay: L2, added to the gradient of every parameter (BatchNorm and biases too).
-      short_side: Pixels to which the images' short side has been resized.
-      crop: Pixels of the square crop, random in training and central in testing.
-      mean: Subtracted from the pixels, which lie in [0, 1].
-      std: Divides the difference.
-      flip: Whether training images are mirrored with probability 1/2.
-    """
-
-    model: str
-    width: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    short_side: int
-    crop: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    flip: bool
+# Tells the keys drawn from `fold_in(key(seed), step)`, which itself decides the flips.
+_DROPOUT, _LOSS, _RECIPES = 1, 2, 3
 
 
 class State(NamedTuple):
@@ -59,8 +28,8 @@ class State(NamedTuple):
 
     step: jax.Array  # shape=(), dtype=jnp.int32.
     params: Any
-    batch_stats: Any
-    momentum: Any  # like params
+    batch_stats: Any  # {} for models without
+    opt_state: Any
 
 
 class Programs(NamedTuple):
@@ -73,16 +42,25 @@ class Programs(NamedTuple):
     test: Callable[..., jax.Array]
 
 
+class Network(NamedTuple):
+    """What a victim's functions are built from."""
+
+    net: nn.Module
+    spec: VictimSpec
+    num_classes: int
+    optimizer: optax.GradientTransformation
+    trainable: Callable[[tuple[str, ...]], bool] | None
+
+
 def make_programs(spec: VictimSpec, num_classes: int, total_steps: int, mesh: Mesh) -> Programs:
     """Builds a victim's functions; the cosine schedule ends after `total_steps`."""
-    net = MODELS[spec.model](num_classes, spec.width, axis_name=parallel.AXIS)
-    schedule = optax.cosine_decay_schedule(spec.learning_rate, total_steps)
-    init = functools.partial(_init, net=net, crop=spec.crop)
-    step = functools.partial(_step, net=net, spec=spec, schedule=schedule)
-    test = functools.partial(_count_correct, net=net, spec=spec)
+    model = MODELS[spec.model]
+    network = make_network(model, spec, num_classes, total_steps)
+    step = functools.partial(train_step, network=network, recipes=_recipes(spec))
+    test = functools.partial(count_correct, network=network)
     whole, split = parallel.REPLICATED, parallel.SHARDED
     return Programs(
-        jax.jit(init, out_shardings=NamedSharding(mesh, whole)),
+        _make_init(model, network, mesh),
         parallel.pmap(
             step, mesh=mesh, in_specs=(whole, split, split, whole), out_specs=whole,
             donate_argnums=(0,),
@@ -95,51 +73,159 @@ def make_programs(spec: VictimSpec, num_classes: int, total_steps: int, mesh: Me
 compile_victim = functools.lru_cache(maxsize=4)(make_programs)
 
 
-def _init(seed: jax.Array, *, net: nn.Module, crop: int) -> State:
+def make_network(model: Model, spec: VictimSpec, num_classes: int, total_steps: int) -> Network:
+    """Puts together what does not depend on the devices."""
+    optimizer = make_optimizer(spec, total_steps)
+    if (trainable := model.trainable) is not None:
+        kinds = functools.partial(
+            jax.tree_util.tree_map_with_path,
+            lambda path, _: "trained" if trainable(_names(path)) else "frozen",
+        )
+        optimizers = {"trained": optimizer, "frozen": optax.set_to_zero()}
+        optimizer = optax.multi_transform(optimizers, kinds)
+    net = model.make(num_classes, spec.width)
+    return Network(net, spec, num_classes, optimizer, model.trainable)
+
+
+def make_optimizer(spec: VictimSpec, total_steps: int) -> optax.GradientTransformation:
+    """Returns SGD as torch's, with L2 decay, or AdamW, whose rate ends after `total_steps`."""
+    rate = learning_rate(spec, total_steps)
+    if spec.optimizer == "adamw":
+        return optax.adamw(rate, weight_decay=spec.weight_decay)
+    return optax.chain(optax.add_decayed_weights(spec.weight_decay), optax.sgd(rate, spec.momentum))
+
+
+def learning_rate(spec: VictimSpec, total_steps: int) -> optax.Schedule:
+    """Returns the rate of each step: linear up over the warm-up, then half a cosine down."""
+    warmup = spec.warmup_epochs * total_steps // spec.epochs
+    cosine = optax.cosine_decay_schedule(
+        spec.learning_rate, total_steps - warmup, spec.final_learning_rate / spec.learning_rate
+    )
+    if not warmup:
+        return cosine
+    # The first step has a rate, unlike with optax's own warm-up.
+    rising = optax.linear_schedule(spec.learning_rate / warmup, spec.learning_rate, warmup - 1)
+    return optax.join_schedules([rising, cosine], [warmup]) if warmup > 1 else cosine
+
+
+def _make_init(model: Model, network: Network, mesh: Mesh) -> Callable[..., State]:
+    place = NamedSharding(mesh, parallel.REPLICATED)
+    draw = jax.jit(functools.partial(_draw, network=network), out_shardings=place)
+    begin = jax.jit(functools.partial(_begin, network=network), out_shardings=place)
+    if (start := model.start) is None:
+        init = functools.partial(_init, network=network)
+        return jax.jit(init, out_shardings=place)
+
+    def init_from_weights(seed: jax.Array) -> State:
+        # Compiled into a program, megabytes of weights would be constants of it.
+        return begin(parallel.replicate(start(parallel.to_host(draw(seed))), mesh))
+
+    return init_from_weights
+
+
+def _init(seed: jax.Array, *, network: Network) -> State:
+    return _begin(_draw(seed, network=network), network=network)
+
+
+def _draw(seed: jax.Array, *, network: Network) -> Any:
     # Threefry's twenty draws of different shapes would take 10 s to compile on a CPU.
     key = jax.random.key(seed, impl="rbg")
-    variables = net.init(key, jnp.zeros((1, crop, crop, 3)), train=False)
-    momentum = jax.tree.map(jnp.zeros_like, variables["params"])
-    return State(jnp.int32(0), variables["params"], variables["batch_stats"], momentum)
+    crop = network.spec.crop
+    return network.net.init(key, jnp.zeros((1, crop, crop, 3)), train=False)
 
 
-def _step(
+def _begin(variables: Any, *, network: Network) -> State:
+    params = variables["params"]
+    stats = variables.get("batch_stats", {})
+    return State(jnp.int32(0), params, stats, network.optimizer.init(params))
+
+
+def train_step(
     state: State, images: jax.Array, labels: jax.Array, seed: jax.Array,
-    *, net: nn.Module, spec: VictimSpec, schedule: optax.Schedule,
+    *, network: Network, recipes: tuple[Recipe, ...],
 ) -> tuple[State, tuple[jax.Array, jax.Array]]:  # fmt: skip
+    """Takes one step on this device's share of the batch, in `parallel.pmap`."""
+    spec = network.spec
+    chex.assert_shape(images, (len(labels), spec.crop, spec.crop, 3))
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
     if spec.flip:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
         images = augment.random_flip(key, images)
+    pixels, targets = augment.to_float(images), jax.nn.one_hot(labels, network.num_classes)
+    for i, recipe in enumerate(recipes):
+        if recipe.batch is not None:
+            changed = recipe.batch(jax.random.fold_in(key, _RECIPES + i), pixels, targets)
+            chex.assert_equal_shape([pixels, changed[0]])
+            chex.assert_equal_shape([targets, changed[1]])
+            pixels, targets = changed
+    loss_function = next((r.loss for r in recipes if r.loss), cross_entropy)
+    # An image's label after mixing is the one with most weight.
+    label = jnp.argmax(targets, -1)
 
     def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        pixels = _normalize(images, spec)
-        logits, updates = net.apply(variables, pixels, train=True, mutable=["batch_stats"])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
-        return jnp.mean(losses), (accuracy, updates["batch_stats"])
+        forward = _forward(network, _without_frozen(params, network), state.batch_stats, key)
+        loss, logits, stats = loss_function(
+            forward, pixels, targets, jax.random.fold_in(key, _LOSS)
+        )
+        chex.assert_shape(loss, ())
+        return loss, (jnp.mean(jnp.argmax(logits, -1) == label), stats)
 
-    (loss, (accuracy, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    (loss, (accuracy, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     grads, loss, accuracy = lax.pmean((grads, loss, accuracy), parallel.AXIS)
-    rate = schedule(state.step)
-    momentum = jax.tree.map(
-        lambda m, g, p: spec.momentum * m + (g + spec.weight_decay * p),
-        state.momentum, grads, state.params,
-    )  # fmt: skip
-    params = jax.tree.map(lambda p, m: p - rate * m, state.params, momentum)
-    return State(state.step + 1, params, batch_stats, momentum), (loss, accuracy)
+    updates, opt_state = network.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return State(state.step + 1, params, stats, opt_state), (loss, accuracy)
 
 
-def _count_correct(
-    state: State, images: jax.Array, labels: jax.Array, mask: jax.Array,
-    *, net: nn.Module, spec: VictimSpec,
-) -> jax.Array:  # fmt: skip
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits: Any = net.apply(variables, _normalize(images, spec), train=False)
+def cross_entropy(
+    forward: Forward, images: jax.Array, targets: jax.Array, key: jax.Array
+) -> tuple[jax.Array, jax.Array, Any]:
+    """The loss of victims whose recipes have none: of soft targets `[b, c]`, mean over images."""
+    del key
+    logits, stats = forward(images, train=True)
+    return jnp.mean(optax.softmax_cross_entropy(logits, targets)), logits, stats
+
+
+def count_correct(
+    state: State, images: jax.Array, labels: jax.Array, mask: jax.Array, *, network: Network
+) -> jax.Array:
+    """Returns how many images of all devices' are classified as labelled, where `mask` is 1."""
+    forward = _forward(network, state.params, state.batch_stats, key=None)
+    logits, _ = forward(augment.to_float(images), train=False)
     correct = jnp.argmax(logits, -1) == labels
     return lax.psum(jnp.sum(correct * mask), parallel.AXIS)
 
 
-def _normalize(images: jax.Array, spec: VictimSpec) -> jax.Array:
+def _forward(network: Network, params: Any, batch_stats: Any, key: jax.Array | None) -> Forward:
+    spec = network.spec
+    variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
     mean, std = (jnp.array(value).reshape(1, 1, 1, 3) for value in (spec.mean, spec.std))
-    return (augment.to_float(images) - mean) / std
+
+    def forward(images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
+        pixels: Any = (images - mean) / std
+        if not train:
+            return network.net.apply(variables, pixels, train=False), batch_stats  # type: ignore[return-value]
+        assert key is not None
+        logits, updates = network.net.apply(
+            variables, pixels, train=True, mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(key, _DROPOUT)},
+        )  # fmt: skip
+        return logits, updates.get("batch_stats", batch_stats)  # type: ignore[return-value]
+
+    return forward
+
+
+def _without_frozen(params: Any, network: Network) -> Any:
+    """Cuts the gradient of frozen weights, so that nothing is computed for it."""
+    if (trainable := network.trainable) is None:
+        return params
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: x if trainable(_names(path)) else lax.stop_gradient(x), params
+    )
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(key.key for key in path)
+
+
+def _recipes(spec: VictimSpec) -> tuple[Recipe, ...]:
+    return tuple(RECIPES[name] for name in spec.recipes)

@@ -1,29 +1,34 @@
-"""Trains a classifier from scratch, as an exploiter of the published images would.
+"""Trains a classifier, as an exploiter of the published images would.
 
-SGD with momentum, L2 decay on every parameter and a cosine schedule, as in torch; BatchNorm and
-gradients are averaged over the devices, so a victim does not depend on how many there are.
+BatchNorm and gradients are averaged over the devices, so a victim does not depend on how many
+there are.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ucjax import names
 from ucjax.data.feed import Feed
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
 from ucjax.runtime import checkpoint as files
 from ucjax.runtime import parallel
 from ucjax.runtime.progress import MetricsFile, Progress
-from ucjax.victims.step import MODELS, Programs, State, VictimSpec, compile_victim
+from ucjax.victims.contract import VictimSpec
+from ucjax.victims.step import Programs, State, compile_victim
+from ucjax.victims.table import MODELS, RECIPES
 
 _CHECKPOINT_SECONDS = 30.0
 # How far the host may be ahead of the devices: every queued step holds its batch in their memory.
@@ -209,8 +214,26 @@ def check(spec: VictimSpec, *, devices: int) -> None:
     Raises:
       UserError: naming the key, its value and the cure.
     """
-    if spec.model not in MODELS:
-        raise UserError(f"config.victim.model {spec.model!r} is unknown: use {', '.join(MODELS)}")
+    names.known(spec.model, MODELS, "model")
+    for recipe in spec.recipes:
+        names.known(recipe, RECIPES, "recipe")
+    names.known(spec.optimizer, ("sgd", "adamw"), "config.victim.optimizer")
+    if not 0 <= spec.warmup_epochs < spec.epochs:
+        raise UserError(
+            f"config.victim.warmup_epochs is {spec.warmup_epochs} and config.victim.epochs "
+            f"{spec.epochs}: the warm-up must be shorter"
+        )
+    if not 0 <= spec.final_learning_rate <= spec.learning_rate or not spec.learning_rate:
+        raise UserError(
+            f"config.victim.learning_rate is {spec.learning_rate:g} and final_learning_rate "
+            f"{spec.final_learning_rate:g}: the first must be positive, the second from 0 to it"
+        )
+    if not 1 <= spec.crop <= spec.short_side:
+        raise UserError(
+            f"config.victim.crop is {spec.crop} and config.victim.short_side {spec.short_side}: "
+            "a crop must fit into the short side"
+        )
+    _check_model(spec)
     if spec.batch_size < 1 or spec.batch_size % devices:
         nearest = devices * max(round(spec.batch_size / devices), 1)
         raise UserError(
@@ -219,8 +242,18 @@ def check(spec: VictimSpec, *, devices: int) -> None:
         )
 
 
+@functools.lru_cache(maxsize=64)
+def _check_model(spec: VictimSpec) -> None:
+    """Lets a model refuse a size of image, as one that cuts patches does."""
+    net = MODELS[spec.model].make(2, spec.width)
+    images = jax.ShapeDtypeStruct((1, spec.crop, spec.crop, 3), np.float32)
+    jax.eval_shape(functools.partial(net.init, train=False), jax.random.key(0), images)
+
+
 def _check_sets(train: ImageSet, test: ImageSet, spec: VictimSpec) -> None:
     for name, images in (("training", train), ("test", test)):
+        chex.assert_shape(images.labels, (len(images),))
+        chex.assert_shape(images.rows, (None, None, 3))
         if not len(images):
             raise UserError(f"there are no {name} images: a victim needs both sets")
         if unlabelled := int(np.sum(images.labels < 0)):
@@ -228,11 +261,10 @@ def _check_sets(train: ImageSet, test: ImageSet, spec: VictimSpec) -> None:
                 f"{unlabelled} of {len(images)} {name} images have no label: a victim needs "
                 "classes, so put the images into one folder a class"
             )
-        if images.short_side != spec.short_side or spec.crop > spec.short_side:
+        if images.short_side != spec.short_side:
             raise UserError(
                 f"the short side of the {name} images is {images.short_side} pixels, the victim's "
-                f"{spec.short_side} and its crop {spec.crop}: the first two must be equal and "
-                "the crop no larger"
+                f"{spec.short_side}: they must be equal"
             )
     if train.class_names != test.class_names:
         raise UserError(

@@ -1,0 +1,168 @@
+"""Whose labels a victim trains on: the paper's claim is that the owner need not know them.
+
+A rule changes what training and test images are called, and nothing else.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ucjax.clusters import kmeans
+from ucjax.data.images import ImageSet
+from ucjax.errors import UserError
+from ucjax.victims.contract import Labelling, Labels
+
+MAPPINGS = (".json", ".csv")
+_OTHER_SURROGATES = ("efficientnet_lite0", "packaged_clip")
+
+
+def given(labelling: Labelling) -> Labels:
+    """Returns the images' own labels."""
+    train, test = labelling.train, labelling.test
+    return Labels(train.labels, test.labels, train.class_names)
+
+
+def check_random(argument: str) -> None:
+    """Refuses what is no number of groups.
+
+    Raises:
+      UserError: it is none.
+    """
+    _groups(argument, f"labels=random-{argument}")
+
+
+def random(labelling: Labelling) -> Labels:
+    """Joins the classes to groups at random, whose numbers of classes differ by one at most.
+
+    Raises:
+      UserError: there are fewer classes than groups, or images without a class.
+    """
+    n, classes = int(labelling.argument), len(labelling.train.class_names)
+    if n > classes or min(labelling.train.labels.min(), labelling.test.labels.min()) < 0:
+        raise UserError(
+            f"labels=random-{n} joins classes to {n} groups, but there are {classes} classes"
+            + ("" if n > classes else ", and images without any")
+        )
+    groups = np.random.default_rng(labelling.seed).permutation(np.arange(classes) % n)
+    groups = groups.astype(np.int32)
+    names = tuple(f"group {i}" for i in range(n))
+    return Labels(groups[labelling.train.labels], groups[labelling.test.labels], names)
+
+
+def check_clusters(argument: str) -> None:
+    """Refuses what is not "N" or "N-SURROGATE".
+
+    Raises:
+      UserError: it is neither.
+    """
+    number, dash, surrogate = argument.partition("-")
+    _groups(number, f"labels=clusters-{argument}")
+    if dash and not surrogate:
+        raise UserError(f"labels=clusters-{argument} names no surrogate after the dash")
+
+
+def clusters(labelling: Labelling) -> Labels:
+    """Labels images by their cluster in the features of a surrogate other than the noise's.
+
+    The centres are those of the training images; test images belong to the nearest.
+
+    Raises:
+      UserError: it is the noise's own surrogate.
+    """
+    number, _, surrogate = labelling.argument.partition("-")
+    if not surrogate:
+        surrogate = next(s for s in _OTHER_SURROGATES if s != labelling.noise_surrogate)
+    if surrogate == labelling.noise_surrogate:
+        raise UserError(
+            f"labels=clusters-{labelling.argument} are the clusters that the noise follows, made "
+            f"with {surrogate}: name another surrogate, as in clusters-{number}-SURROGATE"
+        )
+    train, test = labelling.features(surrogate)
+    settings = labelling.clusters
+    found = kmeans.fit(
+        train,
+        int(number),
+        seed=labelling.seed,
+        mesh=labelling.mesh,
+        n_init=settings.n_init,
+        max_iterations=settings.max_iterations,
+        tolerance=settings.tolerance,
+    )
+    names = tuple(f"cluster {i}" for i in range(int(number)))
+    return Labels(found.assignment, kmeans.assign(test, found.centers), names)
+
+
+def check_mapping(argument: str) -> None:
+    """Refuses a mapping that cannot be read.
+
+    Raises:
+      UserError: as `read_mapping`.
+    """
+    read_mapping(Path(argument))
+
+
+def mapping(labelling: Labelling) -> Labels:
+    """Renames classes or single images as a file says; an image's own line counts first.
+
+    Raises:
+      UserError: an image has no new class.
+    """
+    changes = read_mapping(Path(labelling.argument))
+
+    def renamed(images: ImageSet) -> list[str]:
+        old = [images.class_names[y] if y >= 0 else "" for y in images.labels]
+        new = [changes.get(n, changes.get(o, "")) for n, o in zip(images.names, old, strict=True)]
+        if missing := [(n, o) for n, o, y in zip(images.names, old, new, strict=True) if not y]:
+            name, of = missing[0]
+            raise UserError(
+                f"{labelling.argument} maps neither the image {name} nor its class {of!r} "
+                f"({len(missing)} of {len(new)} images are in no class then)"
+            )
+        return new
+
+    train, test = renamed(labelling.train), renamed(labelling.test)
+    names = sorted({*train, *test})
+    number = {name: i for i, name in enumerate(names)}
+    y, z = (np.array([number[name] for name in new], np.int32) for new in (train, test))
+    return Labels(y, z, tuple(names))
+
+
+def read_mapping(path: Path) -> dict[str, str]:
+    """Reads "class or image name" -> "new class" from a JSON object or two columns of CSV.
+
+    Raises:
+      UserError: it cannot be read, is of another form or gives a name two classes.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows: list[list[str]] = (
+            json.loads(text, object_pairs_hook=lambda pairs: [list(pair) for pair in pairs])
+            if path.suffix == ".json"
+            else [row for row in csv.reader(text.splitlines()) if row]
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"labels={path} cannot be read ({error})") from error
+    strange = not isinstance(rows, list) or any(
+        not isinstance(row, list) or len(row) != 2 or not all(isinstance(x, str) for x in row)
+        for row in rows
+    )
+    if strange or not rows or not all(new for _, new in rows):
+        raise UserError(
+            f"labels={path} is no mapping: write one JSON object of names to classes, or a CSV "
+            "file of two columns"
+        )
+    changes: dict[str, str] = {}
+    for old, new in rows:
+        if changes.setdefault(old, new) != new:
+            raise UserError(f"labels={path} maps {old!r} to {changes[old]!r} and to {new!r}")
+    return changes
+
+
+def _groups(number: str, what: str) -> int:
+    if not number.isdecimal() or int(number) < 2:
+        raise UserError(f"{what}: {number!r} is no number of classes; give 2 or more")
+    return int(number)

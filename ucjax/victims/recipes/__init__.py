@@ -1,0 +1,1 @@
+"""What victims do in each training step; `victims/table.py` names them."""

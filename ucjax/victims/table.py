@@ -1,0 +1,296 @@
+"""All victims by name. To add a model, recipe, treatment or label rule: a function, and a line.
+
+A user's own module adds to the same tables; `config.modules` and `--module` import it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+from ml_collections import ConfigDict
+from PIL import Image
+
+from ucjax import names
+from ucjax.data.decode import decode
+from ucjax.data.images import Item
+from ucjax.errors import UserError
+from ucjax.names import Name
+from ucjax.runtime import parallel
+from ucjax.victims import labels, treatments
+from ucjax.victims.contract import (
+    Labelling,
+    LabelRule,
+    Labels,
+    Model,
+    Recipe,
+    Treatment,
+    Victim,
+    VictimSpec,
+)
+from ucjax.victims.models.resnet import ResNet18
+from ucjax.victims.models.vit import ViT
+from ucjax.victims.recipes import cutout, mixup
+
+_VIT = {"optimizer": "adamw", "learning_rate": 5e-4, "weight_decay": 0.05}
+
+
+def _vit(classes: int, width: int, *, heads: int, patch: int = 0) -> nn.Module:
+    return ViT(classes, width, heads, patch=patch, axis_name=parallel.AXIS)
+
+
+MODELS: dict[str, Model] = {
+    "resnet18": Model(
+        "ResNet-18 as torchvision's, the paper's victim",
+        lambda classes, width: ResNet18(classes, width, axis_name=parallel.AXIS),
+    ),
+    "vit_tiny": Model(
+        "ViT of 12 blocks with 3 heads, patches by the image's size; no BatchNorm",
+        partial(_vit, heads=3),
+        {**_VIT, "warmup_epochs": 1},
+    ),
+    "vit_s16": Model(
+        "ViT-S/16: 12 blocks with 6 heads", partial(_vit, heads=6, patch=16),
+        {**_VIT, "warmup_epochs": 10},
+    ),
+    "vit_b16": Model(
+        "ViT-B/16 as torchvision's: 12 blocks with 12 heads", partial(_vit, heads=12, patch=16),
+        {**_VIT, "warmup_epochs": 10},
+    ),
+}  # fmt: skip
+
+RECIPES: dict[str, Recipe] = {
+    "mixup": Recipe("images and labels mixed in pairs, lambda ~ Beta(1, 1)", mixup.mix),
+    "mixup_paper": Recipe(
+        "a tenth of another image laid over each, labels kept", mixup.mix_as_in_the_paper
+    ),
+    "cutout": Recipe("a square of half the side blackened in each image", cutout.cut),
+    "cutout_paper": Recipe(
+        "a square of 10 % of the area blackened, the same in a batch", cutout.cut_as_in_the_paper
+    ),
+}
+
+TREATMENTS: dict[str, Treatment] = {
+    "jpeg": Treatment("JPEG of quality N", treatments.jpeg, range(1, 101)),
+    "grey": Treatment("luma in place of colour", treatments.grey),
+    "bits": Treatment("the top N bits of every channel", treatments.bits, range(1, 9)),
+    "lowpass": Treatment("reduced to 1/N and enlarged again", treatments.lowpass, range(2, 33)),
+}
+
+LABELS: dict[str, LabelRule] = {
+    "given": LabelRule("the images' own", labels.given),
+    "random": LabelRule(
+        "classes joined to N groups at random", labels.random, labels.check_random, "random-N"
+    ),
+    "clusters": LabelRule(
+        "N clusters in the features of a surrogate other than the noise's",
+        labels.clusters, labels.check_clusters, "clusters-N[-SURROGATE]",
+    ),
+    "mapping": LabelRule(
+        "a file that maps names of classes or images to new classes",
+        labels.mapping, labels.check_mapping, "PATH.json|PATH.csv",
+    ),
+}  # fmt: skip
+
+# Short names of settings in `config.victim`, and the columns' own keys with their defaults.
+SHORT = {
+    "batch": "batch_size",
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "side": "short_side",
+}
+_OWN = {"labels": "given", "share": 100, "treat": "train", "px": 0}
+
+
+def resolve(column: Name, shared: ConfigDict) -> Victim:
+    """Returns the victim that a column names.
+
+    Settings are those of `shared.victim`, but for the model's own (`Model.defaults`) and, above
+    both, the column's.
+
+    Args:
+      column: as `names.parse` read it.
+      shared: the experiment's settings.
+
+    Raises:
+      UserError: an unknown name or key (names the near ones), or a value that does not fit.
+    """
+    names.known(column.base, MODELS, "model")
+    recipes, treated = _parts(column)
+    own, settings, keys = _keys(column, shared.victim)
+    if own["treat"] not in ("train", "both"):
+        raise UserError(f"column {column}: treat={own['treat']}: choose train or both")
+    if not 1 <= own["share"] <= 100:
+        raise UserError(f"column {column}: share={own['share']}: give a percentage, 1 to 100")
+    find_labels(own["labels"])
+    values = {**shared.victim, **MODELS[column.base].defaults, **settings}
+    name = Name(column.base, "", (*treated, *recipes), tuple(sorted(keys.items())))
+    spec = VictimSpec(model=column.base, recipes=recipes, **values)
+    return Victim(name, spec, treated, own["treat"], own["labels"], own["share"])
+
+
+def _parts(column: Name) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns a column's recipes and its treatments in their canonical spelling."""
+    if column.value:
+        raise UserError(f"column {str(column)!r} looks like MODEL[+RECIPE]…[:key=value]…")
+    recipes, treated = [], []
+    for part in column.parts:
+        if part in RECIPES:
+            recipes.append(part)
+        else:
+            word, number = _treatment(part)
+            treated.append(word if number is None else f"{word}{number}")
+    for part in {*recipes, *treated}:
+        if (recipes + treated).count(part) > 1:
+            raise UserError(f"column {str(column)!r} has {part} twice")
+    losses = [recipe for recipe in recipes if RECIPES[recipe].loss]
+    if len(losses) > 1:
+        raise UserError(
+            f"column {str(column)!r}: {' and '.join(losses)} both replace the loss, so one victim "
+            "cannot have both"
+        )
+    return tuple(recipes), tuple(treated)
+
+
+def _treatment(part: str) -> tuple[str, int | None]:
+    """Splits "jpeg75" into a key of `TREATMENTS` and its number."""
+    word, digits = part, ""
+    if part not in TREATMENTS and (match := re.fullmatch(r"(.*?)(\d+)", part)):
+        word, digits = match.groups()
+    forms = {f"{name}N" if t.argument else name: name for name, t in TREATMENTS.items()}
+    if word not in TREATMENTS:
+        names.known(word, {*RECIPES, *TREATMENTS}, "recipe or treatment")
+    allowed = TREATMENTS[word].argument
+    form = next(form for form, name in forms.items() if name == word)
+    if allowed is None and digits:
+        raise UserError(f"treatment {part!r}: {form} takes no number")
+    if allowed is not None and (not digits or int(digits) not in allowed):
+        raise UserError(
+            f"treatment {part!r} is written {form}, with N from {allowed[0]} to {allowed[-1]}"
+        )
+    return word, int(digits) if digits else None
+
+
+def _keys(
+    column: Name, victim: ConfigDict
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Returns a column's own keys, with defaults, the settings it changes, and what it is to say.
+
+    The last has the short names and one spelling of each value, without what is the default.
+    """
+    own, settings, canonical = dict(_OWN), dict[str, Any](), dict[str, str]()
+    short = {setting: name for name, setting in SHORT.items()}
+    for key, text in column.keys:
+        names.known(key, (*_OWN, *SHORT, *victim), f"key of column {column.base}")
+        setting, what = SHORT.get(key, key), f"{key} of column {column}"
+        value = _value(text, _OWN[key] if key in _OWN else victim[setting], what)
+        if key not in _OWN or value != _OWN[key]:
+            canonical[short.get(key, key)] = _spelled(value)
+        if key in _OWN:
+            own[key] = value
+        # Files are enlarged by a seventh and cropped, as the published victims do with 224 px.
+        sides = {"crop": value, "short_side": round(value * 8 / 7)} if key == "px" else {}
+        found = {setting: value} if key not in _OWN else sides
+        if twice := found.keys() & settings.keys():
+            raise UserError(f"column {column} sets {twice.pop()} twice")
+        settings |= found
+    return own, settings, canonical
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_spelled, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _value(text: str, default: Any, what: str) -> Any:
+    """As `names.typed`, and "0.5,0.5,0.5" for tuples of numbers."""
+    if not isinstance(default, tuple):
+        return names.typed(text, default, what)
+    values = tuple(names.typed(number, 0.0, what) for number in text.split(","))
+    if len(values) != len(default):
+        raise UserError(f"{what} is {text!r}: give {len(default)} numbers, as in 0.5,0.5,0.5")
+    return values
+
+
+def defend(item: Item, treated: tuple[str, ...]) -> Item:
+    """Returns the item as the exploiter sees it: treated at its own size, before any resizing.
+
+    Args:
+      item: a picture.
+      treated: treatments by their names, applied in this order; none leaves the item as it is.
+
+    Raises:
+      UserError: an unknown treatment.
+    """
+    if not treated:
+        return item
+    parts = [_treatment(part) for part in treated]
+    changes = [TREATMENTS[word].make(number) for word, number in parts]
+
+    def open_() -> Image.Image:
+        with item.open() as image:
+            picture = decode(image)
+        for change in changes:
+            picture = change(picture)
+        return picture
+
+    return Item(item.name, open_, item.label, "-".join([item.content_key, *treated]))
+
+
+def find_labels(text: str) -> tuple[LabelRule, str]:
+    """Returns a column's label rule and its argument.
+
+    Raises:
+      UserError: an unknown rule, or an argument that it refuses.
+    """
+    fitting = [rule for rule in LABELS if text == rule or text.startswith(f"{rule}-")]
+    if Path(text).suffix in labels.MAPPINGS:
+        name, argument = "mapping", text
+    else:
+        name = max(fitting, key=len) if fitting else names.known(text, LABELS, "label rule")
+        argument = text[len(name) + 1 :]
+    rule = LABELS[name]
+    if rule.check is not None:
+        rule.check(argument)
+    elif argument:
+        raise UserError(f"labels={text}: {name} takes no argument")
+    return rule, argument
+
+
+def label(text: str, given: Labelling) -> Labels:
+    """Returns the labels that a rule gives to `given`, whose `argument` it replaces.
+
+    Raises:
+      UserError: as `find_labels`, or the rule cannot be applied to these images.
+    """
+    rule, argument = find_labels(text)
+    return rule.apply(dataclasses.replace(given, argument=argument))
+
+
+def describe() -> str:
+    """Returns all names with their sentences, for the terminal."""
+    kinds: dict[str, Mapping[str, str]] = {
+        "models": {name: entry.sentence for name, entry in MODELS.items()},
+        "recipes (+NAME)": {name: entry.sentence for name, entry in RECIPES.items()},
+        "treatments (+NAME)": {
+            f"{name}N" if t.argument else name: t.sentence for name, t in TREATMENTS.items()
+        },
+        "label rules (:labels=NAME)": {r.form or name: r.sentence for name, r in LABELS.items()},
+        "keys (:key=value)": {
+            "share": "percent of the training files that are protected, the others are clean",
+            "treat": "train or both: which pictures the treatments change",
+            "px": "side of the crop in pixels; files are resized to 8/7 of it",
+            **{short: f"config.victim.{setting}" for short, setting in SHORT.items()},
+            "…": "any other key of config.victim",
+        },
+    }
+    lines = []
+    for kind, entries in kinds.items():
+        lines += [f"{kind}:", *(f"  {name:<24}{text}" for name, text in entries.items())]
+    return "\n".join(lines)
