@@ -64,6 +64,7 @@ class Ground:
     known: Known | None = None
     progress: Callable[..., Progress] = Progress
     _loaded: dict[tuple[str, ...], Surrogate] = field(default_factory=dict)
+    _clusters: dict[str, Clusters] = field(default_factory=dict)
 
     @property
     def native(self) -> bool:
@@ -119,8 +120,13 @@ class Ground:
         if self.known is not None:
             given = [self.known.cluster_of[name] for name in self.splits.train.names]
             return Clusters(self.known.centers, np.array(given, np.int32), 0.0, 0)
+        name = f"{_named(config)}-k{config.clusters.k}-seed{seed}"
+        if name not in self._clusters:
+            self._clusters[name] = self._find_clusters(config, seed, name)
+        return self._clusters[name]
+
+    def _find_clusters(self, config: ConfigDict, seed: int, name: str) -> Clusters:
         spec = config.clusters
-        name = f"{_named(config)}-k{spec.k}-seed{seed}"
         path = self.folder / "clusters" / f"{name}.safetensors"
         rows = self.features(config)
         question = np.frombuffer(hashlib.sha256(rows.tobytes()).digest(), np.uint8)

@@ -209,7 +209,7 @@ def _forward(network: Network, params: Any, batch_stats: Any, key: jax.Array | N
             variables, pixels, train=True, mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(key, _DROPOUT)},
         )  # fmt: skip
-        return logits, updates.get("batch_stats", batch_stats)  # type: ignore[return-value]
+        return logits, updates.get("batch_stats", batch_stats)
 
     return forward
 
