@@ -23,9 +23,9 @@ LAYERS = [
     "protections.*",
     "files.*",
     "victims.*",
-    "report.*",
-    "comparison.* job stages arms pipeline photos.*",
-    "exports.* planning.*",
+    "comparison.*",
+    "photos.*",
+    "report.* exports.* planning.*",
     "main __main__ cli.* api __init__",
 ]
 WITHOUT_JAX = [

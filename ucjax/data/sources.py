@@ -65,36 +65,25 @@ def load(
     """
     if min(train_count, test_count) < 0:
         raise UserError(f"data.train_count and test_count are {train_count}, {test_count}: below 0")
+    label = {"folder": Path(root).expanduser().resolve().name, "tfds": name}.get(source, source)
     if source == "folder":
-        place = Path(root).expanduser()
-        label = place.resolve().name
         listing = folder.listing(
-            place,
-            test_fraction=test_fraction,
-            seed=seed,
-            add_validation=add_validation,
-            split_unlabelled=split_unlabelled,
-        )
+            Path(root).expanduser(), test_fraction=test_fraction, seed=seed,
+            add_validation=add_validation, split_unlabelled=split_unlabelled,
+        )  # fmt: skip
     elif source == "tfds":
-        label = name
         listing = tfds.listing(name, root, cache_dir=cache_dir, progress=progress)
     elif source == "textures":
-        label = source
         listing = _textures(train_count, test_count, short_side, seed)
     else:
         raise UserError(f"unknown data.source {source!r}: choose folder, tfds or textures")
 
     def build(split: str, items: list[images.Item], count: int) -> images.ImageSet:
         return images.build(
-            _sample(items, count, seed),
-            short_side=short_side,
-            cache_dir=cache_dir,
-            label=f"{label}-{split}",
-            class_names=listing.class_names,
-            threads=threads,
-            say=say,
+            _sample(items, count, seed), short_side=short_side, cache_dir=cache_dir,
+            label=f"{label}-{split}", class_names=listing.class_names, threads=threads, say=say,
             progress=progress,
-        )
+        )  # fmt: skip
 
     train_items = [item for item in listing.train if keep(item.name)]
     train = build("train", train_items, train_count)

@@ -147,24 +147,7 @@ def _learn(
 ) -> None:
     """Trains a protector on the photos and publishes it in `out/protector`."""
     training = out / _TRAINING
-    items = [
-        images.file_item(photos / name, name, label)
-        for name, label in zip(names, labels, strict=True)
-    ]
-    decoded = images.build(
-        items,
-        short_side=config.data.short_side,
-        cache_dir=training / "cache",
-        label="photos",
-        class_names=class_names,
-        say=lambda line: None,  # the files that fail are named when they are written
-        progress=outlook.progress,
-    )
-    if len(decoded) < config.clusters.k:
-        raise UserError(
-            f"{len(decoded)} readable photos in {photos}, but {config.clusters.k} clusters: "
-            "lower the clusters (--clusters), or use another protector (--protector)"
-        )
+    decoded = _decode(photos, names, labels, class_names, config, training, outlook)
     mesh = parallel.make_mesh()
     (row,) = run.check(config, mesh).rows
     metrics = MetricsFile(training / "metrics.jsonl")
@@ -189,6 +172,36 @@ def _learn(
             "measure it; protect with uc or gratings"
         )
     protector.save(made, out / PROTECTOR)
+
+
+def _decode(
+    photos: Path,
+    names: Sequence[str],
+    labels: Sequence[int],
+    class_names: tuple[str, ...],
+    config: ConfigDict,
+    training: Path,
+    outlook: Outlook,
+) -> images.ImageSet:
+    items = [
+        images.file_item(photos / name, name, label)
+        for name, label in zip(names, labels, strict=True)
+    ]
+    decoded = images.build(
+        items,
+        short_side=config.data.short_side,
+        cache_dir=training / "cache",
+        label="photos",
+        class_names=class_names,
+        say=lambda line: None,  # the files that fail are named when they are written
+        progress=outlook.progress,
+    )
+    if len(decoded) < config.clusters.k:
+        raise UserError(
+            f"{len(decoded)} readable photos in {photos}, but {config.clusters.k} clusters: "
+            "lower the clusters (--clusters), or use another protector (--protector)"
+        )
+    return decoded
 
 
 def load_surrogate(published: Protector) -> surrogates.Surrogate:
