@@ -205,7 +205,7 @@ def _forward(network: Network, params: Any, batch_stats: Any, key: jax.Array | N
     def forward(images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
         pixels: Any = (images - mean) / std
         if not train:
-            return network.net.apply(variables, pixels, train=False), batch_stats  # type: ignore[return-value]
+            return network.net.apply(variables, pixels, train=False), batch_stats
         assert key is not None
         logits, updates = network.net.apply(
             variables, pixels, train=True, mutable=["batch_stats"],
