@@ -82,7 +82,7 @@ def make_network(model: Model, spec: VictimSpec, num_classes: int, total_steps: 
             lambda path, _: "trained" if trainable(_names(path)) else "frozen",
         )
         optimizers = {"trained": optimizer, "frozen": optax.set_to_zero()}
-        optimizer = optax.multi_transform(optimizers, kinds)
+        optimizer = optax.partition(optimizers, kinds)
     net = model.make(num_classes, spec.width)
     return Network(net, spec, num_classes, optimizer, model.trainable)
 
@@ -104,8 +104,10 @@ def learning_rate(spec: VictimSpec, total_steps: int) -> optax.Schedule:
     if not warmup:
         return cosine
     # The first step has a rate, unlike with optax's own warm-up.
-    rising = optax.linear_schedule(spec.learning_rate / warmup, spec.learning_rate, warmup - 1)
-    return optax.join_schedules([rising, cosine], [warmup]) if warmup > 1 else cosine
+    rising = optax.linear_schedule(
+        spec.learning_rate / warmup, spec.learning_rate, max(warmup - 1, 1)
+    )
+    return optax.join_schedules([rising, cosine], [warmup])
 
 
 def _make_init(model: Model, network: Network, mesh: Mesh) -> Callable[..., State]:
@@ -203,7 +205,7 @@ def _forward(network: Network, params: Any, batch_stats: Any, key: jax.Array | N
     def forward(images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
         pixels: Any = (images - mean) / std
         if not train:
-            return network.net.apply(variables, pixels, train=False), batch_stats  # type: ignore[return-value]
+            return network.net.apply(variables, pixels, train=False), batch_stats
         assert key is not None
         logits, updates = network.net.apply(
             variables, pixels, train=True, mutable=["batch_stats"],
