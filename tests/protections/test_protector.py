@@ -1,12 +1,17 @@
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load as parse_safetensors
+from safetensors.numpy import save as dump_safetensors
 
 from ucjax.errors import UserError
-from ucjax.protections import protector
+from ucjax.protections import gratings, protector
+from ucjax.protections.noise import Pixels
 from ucjax.protections.protector import Protector
+from ucjax.protections.waves import Gratings
 
 EPS = 16 / 255
 
@@ -31,6 +36,12 @@ def example(**changes):
         "versions": {"jax": "0.10.2", "flax": "0.12.8"},
     }
     return Protector(**(values | changes))
+
+
+def of_gratings(p=3, epsilon_255=16, short_side=10, **changes):
+    carriers = gratings.draw(0, p, "1/5,1/3", "chroma")
+    waves = Gratings(carriers, epsilon_255, short_side, "sine")
+    return example(**{"noise": None, "gratings": waves, "grain": 1} | changes)
 
 
 def test_round_trip(tmp_path):
@@ -59,6 +70,78 @@ def test_equal_protectors_give_equal_bytes(tmp_path):
         "protector.json",
         "protector.safetensors",
     ]
+
+
+def test_gratings_take_a_few_hundred_bytes_and_come_back(tmp_path):
+    written = of_gratings()
+    assert (written.kind, example().kind) == ("gratings", "pixels")
+    protector.save(written, tmp_path / "a")
+    read = protector.load(tmp_path / "a")
+    protector.save(read, tmp_path / "b")
+    for name in ("protector.safetensors", "protector.json"):
+        content = (tmp_path / "a" / name).read_bytes()
+        assert (tmp_path / "b" / name).read_bytes() == content
+    beside_centers = (tmp_path / "a" / protector.TENSORS).stat().st_size - written.centers.nbytes
+    assert beside_centers < 500
+    assert read.noise is None
+    picture = np.random.default_rng(1).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    for row in range(3):
+        added = read.patterns().add(row, picture, whole=True)
+        np.testing.assert_array_equal(added, written.gratings.add(row, picture, whole=True))
+        assert read.patterns().sha256(row) == written.patterns().sha256(row)
+    assert isinstance(example().patterns(), Pixels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"p": 2}, "2 gratings do not fit 3 centres"),
+        ({"norm": "rms"}, "linf"),
+        ({"epsilon_255": 8, "crop": 7}, r"\(8, 10\) in a protector of \(16, 10\)"),
+        ({"short_side": 11}, r"\(16, 11\) in a protector of \(16, 10\)"),
+        ({"noise": np.zeros((3, 8, 8, 3), np.float32)}, "both noise and gratings"),
+        ({"gratings": None}, "or neither"),
+    ],
+)
+def test_contradictions_of_gratings_are_not_published(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        protector.save(of_gratings(**changes), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def replace_tensors(**changes):
+    """Other tensors, by someone who knows how the checksums are made."""
+
+    def apply(folder):
+        path = folder / "protector.safetensors"
+        tensors = dump_safetensors(parse_safetensors(path.read_bytes()) | changes)
+        path.write_bytes(tensors)
+        reseal("tensors_sha256", hashlib.sha256(tensors).hexdigest())(folder)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda: reseal("kind", "pixels"), "holds no protector"),
+        (lambda: reseal("kind", "plasma"), "neither pixels nor gratings"),
+        (lambda: reseal("kind", None), "neither pixels nor gratings"),
+        (lambda: reseal("epsilon_255", "16"), "holds no protector"),
+        (lambda: reseal("short_side", 4), "does not fit"),
+        (lambda: replace_tensors(wave=np.array([7], np.uint8)), "holds no protector.*wave"),
+        (lambda: replace_tensors(carriers=np.full((3, 6), np.nan)), "not finite"),
+        (lambda: replace_tensors(carriers=np.full((3, 6), 2.0)), "out of range"),
+        (lambda: replace_tensors(carriers=np.zeros((3, 6), np.float32)), "float32"),
+        (lambda: replace_tensors(extra=np.zeros(1)), "gratings are carriers and wave"),
+    ],
+)
+def test_damaged_gratings_are_refused_in_one_line(damage, message, tmp_path):
+    protector.save(of_gratings(), tmp_path)
+    damage()(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        protector.load(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def constant(level):
@@ -146,12 +229,12 @@ def reseal(key, value):
         (lambda folder: (folder / "protector.json").unlink(), "no protector at"),
         (lambda folder: (folder / "protector.safetensors").unlink(), "cannot read"),
         (lambda folder: (folder / "protector.json").write_text("{"), "not valid JSON"),
-        (lambda folder: (folder / "protector.json").write_text("[]"), "no protector of format 2"),
+        (lambda folder: (folder / "protector.json").write_text("[]"), "no protector of format 3"),
         (lambda folder: (folder / "protector.safetensors").write_bytes(b""), "sha256"),
         (lambda folder: flip_byte(folder / "protector.safetensors"), "sha256"),
         (edit("epsilon_255", 32), "edited"),
         (edit("mean", [0, 0, 0]), "edited"),
-        (edit("format", 1), "no protector of format 2"),
+        (edit("format", 1), "no protector of format 3"),
         (reseal("epsilon_255", 8), "over its budget of 8/255"),
         (reseal("epsilon_255", "16"), "holds no protector"),
         (reseal("mean", None), "holds no protector"),

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from ucjax.comparison import foreign
@@ -185,9 +186,11 @@ def protector_of(name: Name, noise: Noise, noise_seed: int, ground: Ground) -> P
     if noise.clusters is not noise.row:
         return None
     config, _ = table.resolve(name, ground.config)
+    rows = ground.features(config)
+    members = [noise.row == cluster for cluster in range(int(noise.row.max()) + 1)]
     return protector.of_noise(
         noise,
-        centers=ground.clusters(config, noise_seed).centers,
+        centers=np.stack([rows[own].mean(axis=0) for own in members]),
         surrogate=ground.surrogate(config),
         config=config,
         seed=noise_seed,

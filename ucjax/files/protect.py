@@ -178,7 +178,7 @@ def _job_of(protector: Protector, digest: str) -> dict[str, object]:
         "geometry": "native",
         **{
             key: getattr(protector, key)
-            for key in ("epsilon_255", "norm", "grain", "crop", "short_side")
+            for key in ("kind", "epsilon_255", "norm", "grain", "crop", "short_side")
         },
         "surrogate": protector.surrogate_name,
         "protector_sha256": digest,

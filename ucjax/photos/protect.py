@@ -121,6 +121,7 @@ def _check_places(photos: Path, out: Path) -> None:
 
 def _check_same(found: Protector, config: ConfigDict, where: Path) -> None:
     """Refuses to go on with a protector that was learnt with other settings."""
+    trained = found.kind == "pixels"  # to gratings the settings of training say nothing
     for key, ours, theirs in (
         ("noise.epsilon_255", config.noise.epsilon_255, found.epsilon_255),
         ("noise.norm", config.noise.norm, found.norm),
@@ -130,7 +131,7 @@ def _check_same(found: Protector, config: ConfigDict, where: Path) -> None:
         ("data.crop", config.data.crop, found.crop),
         ("noise_seeds", config.noise_seeds[0], found.seed),
     ):
-        if ours != theirs:
+        if ours != theirs and (trained or key not in ("noise.norm", "noise.grain")):
             raise UserError(
                 f"{where} was learnt with {key} = {theirs!r}, now it is {ours!r}: use another OUT"
             )

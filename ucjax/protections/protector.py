@@ -1,5 +1,6 @@
-"""The published artefact: a noise image per cluster, and what it takes to use it on new images.
+"""The published artefact: the noise of each cluster, and what it takes to use it on new images.
 
+Noise is of one of two kinds: "pixels", an image a cluster, or "gratings", a few numbers a cluster.
 Two files: `protector.safetensors` (noise and centres) and `protector.json` (everything else, with
 checksums of both). They are not secret against a reader of the protected images: one clean and
 protected pair of a cluster reveals its noise.
@@ -21,10 +22,11 @@ from safetensors.numpy import save as dump_safetensors
 
 from ucjax.errors import UserError
 from ucjax.protections.noise import Noise, Patterns, Pixels
+from ucjax.protections.waves import Gratings
 from ucjax.runtime import checkpoint
 from ucjax.surrogates import Surrogate
 
-FORMAT = 2
+FORMAT = 3
 TENSORS, DESCRIPTION = "protector.safetensors", "protector.json"
 # For noise of exactly eps, held in float32.
 _SLACK = 1e-6
@@ -34,12 +36,14 @@ _SLACK = 1e-6
 class Protector:
     """Noise of p clusters and the clusters' centres in a surrogate's feature space.
 
+    It has either `noise` or `gratings`, which says its kind.
+
     The budget: with norm "linf" no value of the noise exceeds eps = epsilon_255 / 255; with
     "rms" no noise image is longer than an image of ±eps everywhere, that is, its root mean square
     is at most eps.
     """
 
-    noise: np.ndarray  # float32 [p, crop, crop, 3], pixels of [0, 1]
+    noise: np.ndarray | None  # float32 [p, crop, crop, 3], pixels of [0, 1]
     centers: np.ndarray  # float32 [p, d]
     surrogate_name: str
     surrogate_path: str
@@ -54,9 +58,23 @@ class Protector:
     crop: int
     seed: int
     versions: dict[str, str]
+    gratings: Gratings | None = None  # with this budget and short side
+
+    @property
+    def kind(self) -> str:
+        """What the noise is given by: "pixels" or "gratings"."""
+        return "pixels" if self.gratings is None else "gratings"
 
     def patterns(self) -> Patterns:
-        """Returns the noise of the clusters, for pictures of any size."""
+        """Returns the noise of the clusters, for pictures of any size.
+
+        Raises:
+          ValueError: there is none.
+        """
+        if self.gratings is not None:
+            return self.gratings
+        if self.noise is None:
+            raise ValueError("this protector has neither noise nor gratings")
         return Pixels(
             self.noise.__getitem__, self.crop, self.short_side, self.epsilon_255, self.norm
         )
@@ -81,9 +99,15 @@ def of_noise(
       seed: of everything that was drawn.
       versions: of the packages that decide results.
     """
-    assert isinstance(noise.patterns, Pixels), "patterns of another kind are not published yet"
+    patterns, pixels, gratings = noise.patterns, None, None
+    if isinstance(patterns, Pixels):
+        pixels = np.stack([patterns.of(row) for row in range(len(centers))])
+    else:
+        assert isinstance(patterns, Gratings), "other patterns are of single images"
+        gratings = patterns
     return Protector(
-        noise=np.stack([noise.patterns.of(row) for row in range(len(centers))]),
+        noise=pixels,
+        gratings=gratings,
         centers=centers,
         surrogate_name=config.surrogate.name,
         surrogate_path=config.surrogate.path,
@@ -110,12 +134,12 @@ def save(protector: Protector, folder: Path) -> None:
     fault = _fault(protector)
     if fault:
         raise ValueError(f"this protector must not be published: {fault}")
-    arrays = {"noise": protector.noise, "centers": protector.centers}
+    arrays = {"centers": protector.centers, **_noise_arrays(protector)}
     tensors = dump_safetensors({k: np.asarray(v, order="C") for k, v in arrays.items()})
     described = {
         "format": FORMAT,
-        "noise_shape": list(protector.noise.shape),
-        "centers_shape": list(protector.centers.shape),
+        "kind": protector.kind,
+        **{f"{name}_shape": list(array.shape) for name, array in sorted(arrays.items())},
         **{key: getattr(protector, key) for key in _described()},
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
     }
@@ -144,7 +168,7 @@ def load(folder: Path) -> Protector:
         arrays = parse_safetensors(tensors)
         values = {key: described[key] for key in _described()}
         values |= {key: tuple(float(x) for x in values[key]) for key in ("mean", "std")}
-        protector = Protector(noise=arrays["noise"], centers=arrays["centers"], **values)
+        protector = _restored(str(described["kind"]), arrays, values)
         fault = _fault(protector)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -155,7 +179,26 @@ def load(folder: Path) -> Protector:
 
 
 def _described() -> list[str]:
-    return [field.name for field in fields(Protector) if field.name not in ("noise", "centers")]
+    arrays = ("noise", "centers", "gratings")
+    return [field.name for field in fields(Protector) if field.name not in arrays]
+
+
+def _noise_arrays(protector: Protector) -> dict[str, np.ndarray]:
+    if protector.gratings is not None:
+        return protector.gratings.arrays()
+    assert protector.noise is not None, "_fault says so"
+    return {"noise": protector.noise}
+
+
+def _restored(kind: str, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> Protector:
+    """Returns the protector; raises what any of its parts raises at a value it cannot have."""
+    centers = arrays.pop("centers")
+    if kind == "pixels":
+        return Protector(noise=arrays["noise"], centers=centers, **values)
+    if kind != "gratings":
+        raise ValueError(f"its kind is {kind!r}, neither pixels nor gratings")
+    gratings = Gratings.load(arrays, values["epsilon_255"], values["short_side"])
+    return Protector(noise=None, centers=centers, **values, gratings=gratings)
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -176,17 +219,42 @@ def _seal(described: dict[str, Any]) -> str:
 
 def _fault(protector: Protector) -> str:
     """Returns what is wrong with the protector, in words, or nothing."""
-    noise, centers, crop = protector.noise, protector.centers, protector.crop
-    if noise.dtype != np.float32 or centers.dtype != np.float32:
-        return f"noise is {noise.dtype} and centres are {centers.dtype}, not float32"
-    if noise.ndim != 4 or centers.ndim != 2 or noise.shape != (len(centers), crop, crop, 3):
-        return f"noise {noise.shape} fits neither centres {centers.shape} nor crop {crop}"
-    if not 1 <= crop <= protector.short_side:
-        return f"crop {crop} does not fit into short side {protector.short_side}"
-    if not len(noise) or not (np.isfinite(noise).all() and np.isfinite(centers).all()):
-        return "noise or centres are empty or not finite"
+    centers = protector.centers
+    if (protector.noise is None) == (protector.gratings is None):
+        return "it has both noise and gratings, or neither"
+    if centers.dtype != np.float32 or centers.ndim != 2:
+        return f"centres are {centers.dtype} {centers.shape}, not float32 [p, d]"
+    if not 1 <= protector.crop <= protector.short_side:
+        return f"crop {protector.crop} does not fit into short side {protector.short_side}"
+    if not len(centers) or not np.isfinite(centers).all():
+        return "centres are empty or not finite"
     if protector.norm not in ("linf", "rms") or not 1 <= protector.epsilon_255 <= 255:
         return f"norm {protector.norm!r} with epsilon_255 {protector.epsilon_255}"
+    if protector.gratings is not None:
+        return _fault_of_gratings(protector, protector.gratings)
+    assert protector.noise is not None
+    return _fault_of_noise(protector, protector.noise)
+
+
+def _fault_of_gratings(protector: Protector, gratings: Gratings) -> str:
+    if len(gratings.carriers) != len(protector.centers):
+        return f"{len(gratings.carriers)} gratings do not fit {len(protector.centers)} centres"
+    if protector.norm != "linf":
+        return f"norm is {protector.norm!r}, gratings are bounded in linf"
+    ours, theirs = ((x.epsilon_255, x.short_side) for x in (protector, gratings))
+    if ours != theirs:
+        return f"gratings of epsilon_255 and short side {theirs} in a protector of {ours}"
+    return ""
+
+
+def _fault_of_noise(protector: Protector, noise: np.ndarray) -> str:
+    centers, crop = protector.centers, protector.crop
+    if noise.dtype != np.float32:
+        return f"noise is {noise.dtype}, not float32"
+    if noise.ndim != 4 or noise.shape != (len(centers), crop, crop, 3):
+        return f"noise {noise.shape} fits neither centres {centers.shape} nor crop {crop}"
+    if not np.isfinite(noise).all():
+        return "noise is not finite"
     if protector.norm == "linf":
         used = float(np.abs(noise).max())
     else:

@@ -13,7 +13,7 @@ from ucjax import config as settings
 from ucjax import names
 from ucjax.errors import UserError
 from ucjax.names import Name
-from ucjax.protections import controls
+from ucjax.protections import controls, gratings
 from ucjax.protections.contract import Protection
 from ucjax.protections.uc import fit as uc
 from ucjax.runtime import workdir
@@ -49,6 +49,12 @@ PROTECTIONS: dict[str, Protection] = {
         "Unlearnable Clusters: a learnt noise per cluster that drags it to a wrong centre",
         uc.fit,
         (*_CLUSTERS, "eps", *_NOISE),
+    ),
+    "gratings": Protection(
+        "a plane wave per cluster, of colour alone: drawn, not trained",
+        gratings.fit,
+        (*_CLUSTERS, "eps"),
+        gratings.OPTIONS,
     ),
     "folder": Protection(
         "files that anybody protected", None, options={"label": ""}, drawn=False, value="PATH"

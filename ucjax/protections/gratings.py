@@ -1,0 +1,225 @@
+"""The row `gratings`: one plane wave a cluster, drawn from a secret seed, without any training.
+
+A victim takes up a cue that is far easier to see than content. A plane wave puts the whole budget
+into one Fourier component, where photographs have little power; of colour alone, it is hardly to
+be seen by people.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ucjax import names
+from ucjax.errors import UserError
+from ucjax.protections.contract import Given
+from ucjax.protections.noise import Noise
+from ucjax.protections.waves import ANGLE, COLOR, PERIOD, WAVES, Gratings
+from ucjax.runtime import checkpoint, parallel
+from ucjax.surrogates.features import make_step, step_size
+
+OPTIONS = {
+    "bands": "1/75,1/40,1/21",  # periods as shares of the short side, given to carriers in turn
+    "color": "chroma",  # "chroma": no luminance | "luma": no colour | "all"
+    "wave": "square",  # "square" | "sine"
+    "labels": "clusters",  # "clusters" | "folders": the owner's own, as clusters
+    "assign": "distance",  # "distance" | "surrogate": see `_far_apart` and `_fooling`
+}
+_CHOICES = {
+    "color": ("chroma", "luma", "all"),
+    "wave": WAVES,
+    "labels": ("clusters", "folders"),
+    "assign": ("distance", "surrogate"),
+}
+LUMINANCE = np.array([0.299, 0.587, 0.114])  # Rec. 601, as JPEG has it
+# A carrier is told apart from its neighbours in these by most: signs of all channels, of two.
+_SIGNS = np.array(
+    [[1, 1, 1], [1, 1, -1], [1, -1, 1], [-1, 1, 1], [1, -1, 0], [1, 0, -1], [0, 1, -1]], float
+)
+_STREAM = 2  # controls draw from 0 and 1
+_JITTER = 0.08  # of the periods, so that they are not known from the row's name
+# Steps of sequences that never come near themselves: the golden ratio and the plastic number.
+_GOLDEN, _PLASTIC = 0.6180339887498949, 0.7548776662466927
+_CANDIDATES, _SAMPLE = 64, 32
+_ORDER = "order.safetensors"
+
+
+def fit(given: Given) -> Noise:
+    """Draws a carrier a cluster.
+
+    Raises:
+      UserError: a setting of the row is none of its choices, or there are no folders' names.
+    """
+    options, epsilon_255 = given.options, given.config.noise.epsilon_255
+    for key, choices in _CHOICES.items():
+        names.known(options[key], choices, f"{key} of row gratings")
+    if not 1 <= epsilon_255 <= 128:
+        raise UserError(f"eps of row gratings is {epsilon_255}: give a whole number of 1 to 128")
+    rows, centers = _clusters(given)
+    p, passes = int(rows.max()) + 1, 0
+    surrogate = options["assign"] == "surrogate"
+    drawn = draw(
+        given.seed, max(p, _CANDIDATES) if surrogate else p, options["bands"], options["color"]
+    )
+    order = np.arange(p)
+    if surrogate:
+        candidates = Gratings(drawn, epsilon_255, given.config.data.short_side, options["wave"])
+        order, passes = _fooling(given, rows, centers, candidates)
+    elif centers is not None and p > 1:
+        order = _far_apart(centers, distances(drawn))
+    gratings = Gratings(drawn[order], epsilon_255, given.config.data.short_side, options["wave"])
+    return Noise(gratings, rows, epsilon_255, clusters=rows, image_passes=passes)
+
+
+def draw(seed: int, p: int, bands: str, color: str) -> np.ndarray:
+    """Returns p carriers, float64 `[p, 6]` as `waves` has them; fewer of a seed are the first.
+
+    Args:
+      seed: secret, who knows it can subtract the waves.
+      p: how many.
+      bands: periods as shares of the short side, such as "1/75,1/40", each for every carrier in
+        turn.
+      color: "chroma", "luma" or "all".
+
+    Raises:
+      UserError: `bands` has another form.
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=(_STREAM,))
+    rng = np.random.Generator(np.random.Philox(sequence))
+    turned, hue, first = rng.random(), rng.random(), int(rng.integers(len(_SIGNS)))
+    numbers, own = np.arange(p), rng.random((p, 2))
+    periods = np.resize(_periods(bands), p)
+    carriers = np.empty((p, 6))
+    carriers[:, 0] = math.pi * ((turned + _GOLDEN * numbers) % 1)
+    carriers[:, 1] = np.minimum(periods * (1 + _JITTER * (2 * own[:, 0] - 1)), 1)
+    carriers[:, 2] = own[:, 1]
+    if color == "chroma":
+        carriers[:, COLOR] = _without_luminance(math.pi * ((hue + _PLASTIC * numbers) % 1))
+    else:
+        carriers[:, COLOR] = _SIGNS[(first + numbers) % len(_SIGNS)] if color == "all" else 1.0
+    return carriers
+
+
+def distances(carriers: np.ndarray) -> np.ndarray:
+    """Returns how far p carriers are from each other `[p, p]`: 0 for equal ones.
+
+    In each of three respects the distance of the nearest is 0: orientation (1 for a right angle),
+    period (1 for an octave) and colour up to sign (1 for orthogonal ones); it is their length.
+    """
+    angle, period = carriers[:, ANGLE], np.log2(carriers[:, PERIOD])
+    color = carriers[:, COLOR] / np.linalg.norm(carriers[:, COLOR], axis=1, keepdims=True)
+    orientation = np.sin(angle[:, None] - angle)
+    likeness = np.minimum(np.square(color @ color.T), 1)
+    return np.sqrt(orientation**2 + np.square(period[:, None] - period) + 1 - likeness)
+
+
+def _periods(bands: str) -> np.ndarray:
+    try:
+        periods = [float(Fraction(band.strip())) for band in bands.split(",")]
+    except (ValueError, ZeroDivisionError):
+        periods = [0.0]
+    if not all(0 < period <= 1 for period in periods):
+        raise UserError(
+            f"bands of row gratings is {bands!r}: give shares of the short side, such as 1/75,1/40"
+        )
+    return np.array(periods)
+
+
+def _without_luminance(angles: np.ndarray) -> np.ndarray:
+    """Returns colours `[p, 3]` at these angles of the plane without luminance, largest value 1."""
+    first = np.array([LUMINANCE[2], 0, -LUMINANCE[0]])
+    second = np.cross(LUMINANCE, first)
+    plane = np.stack([axis / np.linalg.norm(axis) for axis in (first, second)])
+    colors = np.stack([np.cos(angles), np.sin(angles)], axis=1) @ plane
+    return colors / np.abs(colors).max(axis=1, keepdims=True)
+
+
+def _clusters(given: Given) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the cluster of each image, int32 `[n]`, and the centres of clusters, if known."""
+    if given.options["labels"] == "clusters":
+        clusters = given.clusters()
+        return clusters.assignment, clusters.centers
+    labels = given.images.labels
+    if not len(labels) or labels.min() < 0:
+        raise UserError(
+            "labels=folders of row gratings needs images in folders, these have no labels: "
+            "use labels=clusters"
+        )
+    return np.unique(labels, return_inverse=True)[1].astype(np.int32), None
+
+
+def _far_apart(centers: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """Returns a carrier for each cluster, so that near clusters get carriers that are far apart.
+
+    Of the quadratic assignment problem an optimum that no exchange of two improves.
+
+    Args:
+      centers: `[p, d]`.
+      apart: distances of p carriers `[p, p]`.
+    """
+    squares = np.square(centers[:, None].astype(np.float64) - centers).sum(axis=-1)
+    nearness = np.exp(-squares / squares.mean())
+    order, improved = np.arange(len(centers)), True
+    while improved:
+        improved = False
+        for i, j in itertools.combinations(range(len(centers)), 2):
+            others = np.delete(order, [i, j])
+            near = np.delete(nearness[i] - nearness[j], [i, j])
+            gain = near @ (apart[order[j], others] - apart[order[i], others])
+            if gain > 1e-9:
+                order[[i, j]] = order[[j, i]]
+                improved = True
+    return order
+
+
+def _fooling(
+    given: Given, rows: np.ndarray, centers: np.ndarray | None, candidates: Gratings
+) -> tuple[np.ndarray, int]:
+    """Returns a candidate for each cluster, and how many images passed the surrogate.
+
+    The one that brings the mean feature of a few of its images nearest to another cluster's
+    centre; no two clusters get the same.
+    """
+    members = [np.flatnonzero(rows == cluster)[:_SAMPLE] for cluster in range(int(rows.max()) + 1)]
+    path, count = given.folder / _ORDER, len(candidates.carriers)
+    passes = (count + (centers is None)) * sum(map(len, members))
+    if not parallel.agree(path.exists()):
+        mean = _make_mean(given, candidates)
+        goals = np.stack([mean(few, None) for few in members]) if centers is None else centers
+        bar = given.progress("choosing gratings", passes)
+        cost = np.zeros((len(members), count))
+        for number in range(count):
+            for cluster, few in enumerate(members):
+                gap = np.square(np.delete(goals, cluster, axis=0) - mean(few, number))
+                cost[cluster, number] = gap.sum(axis=1).min(initial=np.inf)
+            bar.update(passes * (number + 1) // count)
+        bar.close(passes)
+        order = linear_sum_assignment(cost)[1] if len(members) > 1 else np.zeros(1, np.int64)
+        if parallel.is_main():
+            checkpoint.save_tree(path, {"order": order})
+        parallel.barrier("gratings")
+    return checkpoint.load_arrays(path)["order"], passes
+
+
+def _make_mean(
+    given: Given, candidates: Gratings
+) -> Callable[[np.ndarray, int | None], np.ndarray]:
+    """Returns `mean(images [m], candidate or None) -> [d]`, the mean feature of their crops."""
+    surrogate, mesh, crop = given.surrogate(), given.mesh, given.config.data.crop
+    step, params = make_step(surrogate, mesh), parallel.replicate(surrogate.params, mesh)
+    size = step_size(_SAMPLE, _SAMPLE, mesh)
+
+    def mean(images: np.ndarray, candidate: int | None) -> np.ndarray:
+        crops = given.images.center_crops(crop, images.tolist())
+        if candidate is not None:
+            crops = np.stack([candidates.add(candidate, x, whole=False) for x in crops])
+        crops = parallel.pad(crops, size)[0]
+        features = parallel.to_host(step(params, parallel.shard(crops, mesh)))
+        return features[: len(images)].astype(np.float64).mean(axis=0)
+
+    return mean
