@@ -1,6 +1,6 @@
 """Unlearnable Clusters on Oxford Flowers 102; everything else as in configs/pets.py.
 
-    python -m ucjax.main --config=configs/flowers.py[:clip|clip_rn50|rn50]
+    python -m ucjax.main --config=configs/flowers.py[:clip|clip_rn50|rn50|published[-SURROGATE]]
 
 Data: TFDS `oxford_flowers102`, 2,040 images to protect (train + validation), 6,149 clean
 test images, 102 classes.
@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from configs import pets
 
 
-def get_config(surrogate: str = "clip") -> ConfigDict:
-    """Returns the experiment with one of `config.SURROGATES` (ucjax/config.py)."""
-    c = pets.get_config(surrogate)
+def get_config(argument: str = "clip") -> ConfigDict:
+    """Returns the experiment of an argument (`config.experiment`)."""
+    c = pets.get_config(argument)
     c.data.name = "oxford_flowers102"
     return c

@@ -1,6 +1,6 @@
 """Unlearnable Clusters on ImageNet*, the first 100 classes; everything else as in configs/pets.py.
 
-    python -m ucjax.main --config=configs/imagenet100.py[:clip|clip_rn50|rn50]
+    python -m ucjax.main --config=configs/imagenet100.py[:clip|clip_rn50|rn50|published[-SURROGATE]]
 
 Data: TFDS `imagenet100`, `imagenet2012` cut to its first 100 classes: train to
 protect, validation as clean test.
@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from configs import pets
 
 
-def get_config(surrogate: str = "clip") -> ConfigDict:
-    """Returns the experiment with one of `config.SURROGATES` (ucjax/config.py)."""
-    c = pets.get_config(surrogate)
+def get_config(argument: str = "clip") -> ConfigDict:
+    """Returns the experiment of an argument (`config.experiment`)."""
+    c = pets.get_config(argument)
     c.data.name = "imagenet100"
     return c

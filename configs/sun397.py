@@ -1,6 +1,6 @@
 """Unlearnable Clusters on SUN397; everything else as in configs/pets.py.
 
-    python -m ucjax.main --config=configs/sun397.py[:clip|clip_rn50|rn50]
+    python -m ucjax.main --config=configs/sun397.py[:clip|clip_rn50|rn50|published[-SURROGATE]]
 
 Data: TFDS `sun397`, the set's own train and test splits, 397 classes.
 Hardware and time: meant for one GPU or TPU; not run by us yet (see configs/pets.py).
@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from configs import pets
 
 
-def get_config(surrogate: str = "clip") -> ConfigDict:
-    """Returns the experiment with one of `config.SURROGATES` (ucjax/config.py)."""
-    c = pets.get_config(surrogate)
+def get_config(argument: str = "clip") -> ConfigDict:
+    """Returns the experiment of an argument (`config.experiment`)."""
+    c = pets.get_config(argument)
     c.data.name = "sun397"
     return c

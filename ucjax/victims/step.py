@@ -205,12 +205,14 @@ def _forward(network: Network, params: Any, batch_stats: Any, key: jax.Array | N
     def forward(images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
         pixels: Any = (images - mean) / std
         if not train:
-            return network.net.apply(variables, pixels, train=False), batch_stats
+            tested: Any = network.net.apply(variables, pixels, train=False)
+            return tested, batch_stats
         assert key is not None
-        logits, updates = network.net.apply(
+        found: Any = network.net.apply(
             variables, pixels, train=True, mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(key, _DROPOUT)},
         )  # fmt: skip
+        logits, updates = found
         return logits, updates.get("batch_stats", batch_stats)
 
     return forward
