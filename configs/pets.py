@@ -1,7 +1,7 @@
 """Unlearnable Clusters on Oxford-IIIT Pets: the paper's main experiment.
 
     python -m ucjax.main --config=configs/pets.py                      CLIP ViT-B/32 as surrogate
-    python -m ucjax.main --config=configs/pets.py:published            UC as the authors' code has it
+    python -m ucjax.main --config=configs/pets.py:published            UC as in the authors' code
     python -m ucjax.main --config=configs/pets.py:published-clip_rn50  UC-CLIP likewise
     python -m ucjax.main --config=configs/pets.py:rn50                 UC by the paper's sum
 

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         default="",
         metavar="RULE",
-        help="label photos without sub-folders otherwise than by another surrogate's clusters",
+        help="for photos without sub-folders, such as clusters-10-packaged_clip (whose weights are "
+        "for non-commercial research and education)",
     )
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     add_config(parser)

@@ -65,8 +65,7 @@ def evaluate(
         were made with is read from `out`.
       rows: controls beside the protected files.
       columns: victims.
-      labels: a label rule; "" for the sub-folders, or without these clusters of a surrogate other
-        than the protector's.
+      labels: a label rule; "" for the sub-folders.
       minutes: shortens the training of all victims together to about this time; 0 does not.
       command: what was typed, for the record.
 
@@ -145,12 +144,20 @@ def _configured(
 def _labelled(
     columns: Sequence[str], config: ConfigDict, photos: Path, out: Path, rule: str
 ) -> tuple[str, ...]:
-    """Returns the columns with a label rule where the photos have no class folders."""
+    """Returns the columns with the label rule that was asked for.
+
+    Raises:
+      UserError: none was, and the photos have no class folders.
+    """
     if not rule:
         found, classes = folders.labels([r["name"] for r in manifest.read_manifest(out)])
         if len(classes) > 1 and -1 not in found:
             return tuple(columns)
-        rule = f"clusters-{min(config.clusters.k, len(found))}"
+        raise UserError(
+            f"{photos} has no folder for each class: sort the photos into folders, or label them by "
+            f"clusters of a surrogate other than the noise's ({config.surrogate.name}), such as "
+            "--labels clusters-10-packaged_clip (weights for non-commercial research and education)"
+        )
     parsed = [names.parse(column, "column") for column in columns]
     return tuple(
         str(name if "labels" in dict(name.keys) else name.with_key("labels", rule))

@@ -17,7 +17,7 @@ from ucjax.errors import UserError
 from ucjax.victims.contract import Labelling, Labels
 
 MAPPINGS = (".json", ".csv")
-_OTHER_SURROGATES = ("efficientnet_lite0", "packaged_clip")
+_DEFAULT = "efficientnet_lite0"
 
 
 def given(labelling: Labelling) -> Labels:
@@ -74,12 +74,12 @@ def clusters(labelling: Labelling) -> Labels:
       UserError: it is the noise's own surrogate.
     """
     number, _, surrogate = labelling.argument.partition("-")
-    if not surrogate:
-        surrogate = next(s for s in _OTHER_SURROGATES if s != labelling.noise_surrogate)
+    surrogate = surrogate or _DEFAULT
     if surrogate == labelling.noise_surrogate:
         raise UserError(
             f"labels=clusters-{labelling.argument} are the clusters that the noise follows, made "
-            f"with {surrogate}: name another surrogate, as in clusters-{number}-SURROGATE"
+            f"with {surrogate}: name another surrogate, as in clusters-{number}-packaged_clip "
+            "(whose weights are for non-commercial research and education)"
         )
     train, test = labelling.features(surrogate)
     settings = labelling.clusters

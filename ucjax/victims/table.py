@@ -34,6 +34,7 @@ from ucjax.victims.contract import (
     VictimSpec,
 )
 from ucjax.victims.models.resnet import ResNet18
+from ucjax.victims.models.vgg import VGG6
 from ucjax.victims.models.vit import ViT
 from ucjax.victims.recipes import cutout, mixup
 
@@ -48,6 +49,10 @@ MODELS: dict[str, Model] = {
     "resnet18": Model(
         "ResNet-18 as torchvision's, the paper's victim",
         lambda classes, width: ResNet18(classes, width, axis_name=parallel.AXIS),
+    ),
+    "vgg6": Model(
+        "six convolutions in three pairs with BatchNorm: a quick, shallow victim",
+        lambda classes, width: VGG6(classes, width, axis_name=parallel.AXIS),
     ),
     "vit_tiny": Model(
         "ViT of 12 blocks with 3 heads, patches by the image's size; no BatchNorm",
