@@ -154,7 +154,7 @@ def _labelled(
         if len(classes) > 1 and -1 not in found:
             return tuple(columns)
         raise UserError(
-            f"{photos} has no folder for each class: sort the photos into folders, or label them by "
+            f"{photos} has no folder for each class: sort the photos into some, or label them by "
             f"clusters of a surrogate other than the noise's ({config.surrogate.name}), such as "
             "--labels clusters-10-packaged_clip (weights for non-commercial research and education)"
         )
