@@ -38,6 +38,7 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     c.victims = ("resnet18",)
     c.noise_seeds = (0,)  # of k-means, noise and controls
     c.seeds = (0, 1, 2)  # of victims
+    c.availability = True  # measures how early each row's noise is seen, before any victim
     c.modules = ()  # Python modules that add rows, columns or surrogates of a user's own
 
     c.data = d = ConfigDict()

@@ -7,7 +7,7 @@ files are choices of rows and columns.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ucjax import names
-from ucjax.comparison import cells, columns, foreign, ground, rows, table
+from ucjax.comparison import availability, cells, columns, foreign, ground, rows, table
+from ucjax.comparison.availability import Availability
 from ucjax.comparison.ground import Ground, Known
 from ucjax.comparison.rows import Row
 from ucjax.comparison.table import Column, Entry, Line, Table
@@ -149,12 +150,13 @@ def run(
         for name in plan.rows
         for noise_seed in _noise_seeds(name, config)
     ]
+    seen = _seen_early(made, place) if config.availability else {}
     columns, results = _fill(plan, made, place, reuse, wanted)
     found = Table(
         config=workdir.plain(config),
         environment=environment,
         train_count=len(place.splits.train),
-        lines=tuple(_line(name, made) for name in plan.rows),
+        lines=tuple(_line(name, made, seen) for name in plan.rows),
         columns=columns,
         entries=_entries(plan, made, results),
     )
@@ -198,6 +200,21 @@ def _ground(
     )
     metrics = MetricsFile(folder / "metrics.jsonl")
     return Ground(config, folder, mesh, metrics, splits, known, progress)
+
+
+def _seen_early(made: Sequence[Row], place: Ground) -> dict[Name, Availability]:
+    """Measures how early each row's noise is seen, with its first noise seed."""
+    clean = next((row for row in made if row.name.base == "clean"), None)
+    found: dict[Name, Availability] = {}
+    if clean is None:
+        return found
+    for row in made:
+        if row is not clean and row.name not in found:
+            clusters = row.noise.clusters if row.noise is not None else None
+            if clusters is None:
+                clusters = place.clusters(place.config, row.noise_seed).assignment
+            found[row.name] = availability.measure(row, clean, clusters, place)
+    return found
 
 
 def _fill(
@@ -309,7 +326,7 @@ def _column(victim: Victim, labels: Labels) -> Column:
     )
 
 
-def _line(name: Name, made: Sequence[Row]) -> Line:
+def _line(name: Name, made: Sequence[Row], seen: Mapping[Name, Availability]) -> Line:
     """Puts together what is known of a row over its noise seeds: the worst of what is seen."""
     facts = [row.facts for row in made if row.name == name]
     seconds = [fact.seconds for fact in facts if fact.seconds is not None]
@@ -325,6 +342,7 @@ def _line(name: Name, made: Sequence[Row]) -> Line:
         ssim_median=min(fact.ssim_median for fact in facts),
         seconds=float(np.mean(seconds)) if seconds else None,
         image_passes=facts[0].image_passes,
+        availability=seen.get(name),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ucjax.comparison import cells
+from ucjax.comparison.availability import Availability
 from ucjax.errors import UserError
 from ucjax.runtime import checkpoint
 from ucjax.victims.training import VictimResult
@@ -23,7 +24,7 @@ CSV = (
     "protection", "victim", "seeds", "last_mean", "last_std", "peak_mean", "peak_std", "test_low",
     "test_high", "drop", "drop_low", "drop_high", "chance", "test_images", "train_images",
     "psnr_median", "ssim_median", "max_delta_255", "mean_abs_delta_255", "epsilon_255", "labels",
-    "seconds", "image_passes",
+    "seconds", "image_passes", "availability",
 )  # fmt: skip
 
 
@@ -42,6 +43,7 @@ class Line:
     ssim_median: float
     seconds: float | None
     image_passes: int
+    availability: Availability | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ class Table:
             "test_images": column.test_count,
             "train_images": self.train_count,
             "epsilon_255": "" if line.epsilon_255 is None else line.epsilon_255,
+            "availability": line.availability.gain if line.availability else "",
             "seconds": "" if line.seconds is None else round(line.seconds, 1),
             **{
                 key: getattr(line, key)
@@ -225,7 +228,11 @@ def parse(found: Any) -> Table:
     lines = []
     for row in found["rows"]:
         psnr = math.inf if row["psnr_median"] is None else float(row["psnr_median"])
-        lines.append(Line(**{**row, "psnr_median": psnr}))
+        seen = row["availability"]
+        if seen is not None:
+            told = {key: tuple(float(x) for x in seen[key]) for key in ("row", "clean")}
+            seen = Availability(**told, chance=float(seen["chance"]))
+        lines.append(Line(**{**row, "psnr_median": psnr, "availability": seen}))
     columns = [Column(**{**c, "classes": tuple(c["classes"])}) for c in found["columns"]]
     entries = []
     for entry in found["entries"]:

@@ -7,7 +7,10 @@ import math
 from ucjax.comparison.table import Line, Table, drop, leaderboard
 from ucjax.comparison.verdict import percent
 
-FACTS = ("files of", "mean |δ|", "max |δ|", "PSNR", "SSIM", "labels", "passes", "seconds")
+FACTS = (
+    "files of", "seen early %", "mean |δ|", "max |δ|", "PSNR", "SSIM", "labels", "passes",
+    "seconds",
+)  # fmt: skip
 RANKED = (
     "protection", "victim", "seeds", "last %", "drop", "95 % interval", "PSNR", "SSIM", "seconds",
     "passes", "labels",
@@ -38,8 +41,13 @@ def _facts(line: Line) -> tuple[str, ...]:
     mean = f"{line.mean_abs_delta_255:.1f}"
     if line.epsilon_255:
         mean += f" = {line.mean_abs_delta_255 / line.epsilon_255:.2f} eps"
+    seen = "–"
+    if line.availability is not None:
+        told, clean = line.availability.row[1], line.availability.clean[1]
+        seen = f"{100 * told:.0f} (clean {100 * clean:.0f})"
     return (
         line.label,
+        seen,
         mean,
         str(line.max_delta_255),
         _decibels(line.psnr_median),

@@ -19,8 +19,8 @@ from ucjax.runtime import checkpoint, parallel
 # What may change between two runs in one workdir: rows, columns and seeds choose what is made and
 # trained, the others do not touch results.
 FREE_KEYS = {
-    "protections", "victims", "seeds", "noise_seeds", "modules", "expected_time", "feed_budget_mb",
-    "data.cache",
+    "protections", "victims", "seeds", "noise_seeds", "modules", "availability", "expected_time",
+    "feed_budget_mb", "data.cache",
 }  # fmt: skip
 PACKAGES = ("ucjax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy", "pillow")
 
