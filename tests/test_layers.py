@@ -38,7 +38,7 @@ WITHOUT_JAX = [
     "ucjax.exports.export",
     "ucjax.cli.export",
 ]
-TRAINING_LOOPS = {"ucjax/protections/uc/training.py:train", "ucjax/victims/training.py:train"}
+TRAINING_LOOPS = {"ucjax/protections/uc/training.py:train", "ucjax/victims/training.py:train_stack"}
 UNPICKLER = "ucjax/surrogates/legacy_torch.py"
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
 

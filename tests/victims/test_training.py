@@ -174,7 +174,7 @@ def test_steps_on_four_devices_equal_plain_sgd(mesh):
         )
 
 
-def test_accuracy_counts_every_test_image_once(mesh):
+def test_accuracy_counts_every_test_image_once(tmp_path, mesh):
     programs = victim_step.compile_victim(SPEC, 3, TOTAL_STEPS, mesh)
     state = programs.init(parallel.replicate(np.uint32(5), mesh))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -182,14 +182,15 @@ def test_accuracy_counts_every_test_image_once(mesh):
         parallel.to_host(variables), normalized(TEST.center_crops(16))
     )
     predicted = np.argmax(logits, -1)
-    feed = victim_train.Feed(TEST, 16, mesh=mesh)
     # Wrong for the last image alone: its copies in the padding must not count.
     labels = np.append(predicted[:-1], 2 - predicted[-1] // 2).astype(np.int32)
-    everything = np.arange(13)
+    test = dataclasses.replace(TEST, labels=labels)
+    cell = victim_train.Cell(TRAIN, test, 5, tmp_path / "victim.safetensors")
     for batch_size in (4, 16):
         spec = dataclasses.replace(SPEC, batch_size=batch_size)
-        for rows, expected in ((everything, 12 / 13), (everything[-2:], 1 / 2)):
-            accuracy = victim_train._test_accuracy(programs, state, feed, rows, labels, spec, mesh)
+        running = victim_train._begin(cell, spec, programs, mesh, None)
+        for rows, expected in ((None, 12 / 13), (np.array([11, 12]), 1 / 2)):
+            accuracy = victim_train._test_accuracy(programs, running, rows, spec, mesh)
             assert accuracy == pytest.approx(expected)
 
 

@@ -73,6 +73,41 @@ def make_programs(spec: VictimSpec, num_classes: int, total_steps: int, mesh: Me
 compile_victim = functools.lru_cache(maxsize=4)(make_programs)
 
 
+@functools.lru_cache(maxsize=4)
+def compile_stack(
+    spec: VictimSpec, num_classes: int, total_steps: int, mesh: Mesh, cells: int
+) -> Callable[..., tuple[tuple[State, ...], tuple[tuple[jax.Array, jax.Array], ...]]]:
+    """Returns the step of several victims at once, one for each entry of its tuples.
+
+    Its arguments and results are those of `Programs.step`, in tuples. One victim takes exactly
+    that step. Several take theirs as one program of larger operations, which fill a device that a
+    small victim leaves idle; on a CPU they are slower (benchmarks/together.py).
+    """
+    if cells == 1:
+        alone = compile_victim(spec, num_classes, total_steps, mesh).step
+
+        def step_of_one(*arguments: tuple[Any, ...]) -> Any:
+            state, values = alone(*(value for (value,) in arguments))
+            return (state,), (values,)
+
+        return step_of_one
+    network = make_network(MODELS[spec.model], spec, num_classes, total_steps)
+    one = functools.partial(train_step, network=network, recipes=_recipes(spec))
+
+    def step(*arguments: tuple[Any, ...]) -> Any:
+        # States stay apart outside of the step: tests and checkpoints are each victim's own.
+        stacked = (jax.tree.map(lambda *x: jnp.stack(x), *values) for values in arguments)
+        results = jax.vmap(one)(*stacked)
+        apart = [jax.tree.map(lambda x, i=i: x[i], results) for i in range(cells)]
+        return tuple(zip(*apart, strict=True))
+
+    whole, split = parallel.REPLICATED, parallel.SHARDED
+    return parallel.pmap(
+        step, mesh=mesh, in_specs=(whole, split, split, whole), out_specs=whole,
+        donate_argnums=(0,),
+    )  # fmt: skip
+
+
 def make_network(model: Model, spec: VictimSpec, num_classes: int, total_steps: int) -> Network:
     """Puts together what does not depend on the devices."""
     optimizer = make_optimizer(spec, total_steps)

@@ -12,6 +12,10 @@ from jax.sharding import Mesh
 
 from ucjax.runtime.platforms import on_cpu
 from ucjax.runtime.progress import Outlook, Progress
+from ucjax.victims.contract import VictimSpec
+
+_PAPER_NUMBERS = 512 * 224**2 * 64
+_MOST_IN_A_STACK = 8
 
 # Receives the maker of the victim's progress line, as `victims.train.train` takes it.
 Training = Callable[[Callable[..., Progress]], None]
@@ -25,6 +29,31 @@ def at_once(mesh: Mesh) -> int:
     numbers it would have alone. Several devices share the work of one victim instead.
     """
     return 2 if on_cpu() and mesh.size == 1 else 1
+
+
+def stacks(cells: Mapping[str, tuple[VictimSpec, int, int]], mesh: Mesh) -> list[list[str]]:
+    """Groups victims that `training.train_stack` is to train as one program.
+
+    On a CPU none are: there `run` has two side by side, which is faster (benchmarks/together.py).
+    Elsewhere victims of equal shapes share a program as long as they need no more memory than the
+    paper's victim alone, by the numbers in their first stage, and are at most eight.
+
+    Args:
+      cells: each victim's spec and its numbers of training images and classes, by label.
+      mesh: the devices.
+    """
+    groups: list[list[str]] = []
+    for label, shape in cells.items():
+        spec = shape[0]
+        numbers = spec.batch_size * spec.crop**2 * spec.width
+        size = 1 if on_cpu() else max(1, min(_MOST_IN_A_STACK, _PAPER_NUMBERS // numbers))
+        for group in groups:
+            if cells[group[0]] == shape and len(group) < size:
+                group.append(label)
+                break
+        else:
+            groups.append([label])
+    return groups
 
 
 def run(trainings: Mapping[str, Training], mesh: Mesh) -> None:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from ucjax.runtime import checkpoint as files
 from ucjax.runtime import parallel
 from ucjax.runtime.progress import MetricsFile, Progress
 from ucjax.victims.contract import VictimSpec
-from ucjax.victims.step import Programs, State, compile_victim
+from ucjax.victims.step import Programs, State, compile_stack, compile_victim
 from ucjax.victims.table import MODELS, RECIPES
 
 _CHECKPOINT_SECONDS = 30.0
@@ -53,6 +53,25 @@ class VictimResult:
     classes: tuple[float | None, ...] = ()  # after the last epoch; None: no test images
 
 
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One victim's images, seed and place.
+
+    Attributes:
+      train: the labelled images the victim trains on.
+      test: the clean images it is tested on.
+      seed: determines weights, order, crops and flips.
+      checkpoint: the file to continue from and to write; whoever keeps the result deletes it.
+      label: the victim's name on the progress line and in the metrics.
+    """
+
+    train: ImageSet
+    test: ImageSet
+    seed: int
+    checkpoint: Path
+    label: str = "victim"
+
+
 def train(
     train: ImageSet,
     test: ImageSet,
@@ -66,65 +85,142 @@ def train(
     budget_bytes: int | None = None,
     progress: Callable[..., Progress] = Progress,
 ) -> VictimResult:
-    """Trains one victim and tests it on clean images after every epoch.
+    """Trains one victim; see `train_stack`, of which this is the case of one cell, and `Cell`."""
+    cell = Cell(train, test, seed, checkpoint, label)
+    (result,) = train_stack(
+        [cell], spec, mesh=mesh, metrics=metrics, budget_bytes=budget_bytes, progress=progress
+    )
+    return result
+
+
+def train_stack(
+    cells: Sequence[Cell],
+    spec: VictimSpec,
+    *,
+    mesh: Mesh,
+    metrics: MetricsFile,
+    budget_bytes: int | None = None,
+    progress: Callable[..., Progress] = Progress,
+) -> list[VictimResult]:
+    """Trains victims in one program and tests them on clean images after every epoch.
 
     An epoch is `ceil(n / batch_size)` steps over a permutation of the images; the last batch is
     filled up from the permutation's start, so that every step sees `batch_size` images.
-    A checkpoint is written every half minute. A run that finds one continues from it and ends
-    with the same bytes as an undisturbed one.
+    A checkpoint of each victim is written every half minute. A run that finds one continues from
+    it and ends with the same bytes as an undisturbed one. A victim in a stack has the result it
+    would have alone, but for rounding, and goes on from a checkpoint of either.
 
     Args:
-      train: The labelled images the victim trains on.
-      test: The clean images it is tested on.
+      cells: c victims with equally many training images and classes.
       spec: Model and recipe.
-      seed: Determines weights, order, crops and flips.
       mesh: All devices.
-      checkpoint: The file to continue from and to write; whoever keeps the result deletes it.
-      metrics: Gets one line an epoch, under the stage `label`.
-      label: The victim's name on the progress line.
-      budget_bytes: What the images may take of each device's memory (see `Feed`).
-      progress: Receives the label and the number of images, returns what is updated.
+      metrics: Gets one line an epoch and cell, under the cell's label.
+      budget_bytes: What the images may take of each device's memory, over all cells (see `Feed`).
+      progress: Receives a label and the number of images, returns what is updated.
+
+    Returns:
+      The c results, in the order of the cells.
 
     Raises:
-      UserError: the sets or the spec do not allow training, or the loss is no longer finite.
+      UserError: the sets or the spec do not allow training, or a loss is no longer finite.
+      ValueError: the cells have unequal numbers of images or classes.
     """
     check(spec, devices=mesh.size)
-    _check_sets(train, test, spec)
-    steps = math.ceil(len(train) / spec.batch_size)
-    programs = compile_victim(spec, len(train.class_names), spec.epochs * steps, mesh)
-    device_seed = parallel.replicate(np.uint32(seed), mesh)
-    state, curve = _restore(checkpoint, programs.init(device_seed), spec.epochs, mesh)
-    train_feed, test_feed = (
-        Feed(images, spec.crop, mesh=mesh, budget_bytes=budget_bytes) for images in (train, test)
-    )
-    everything, first = np.arange(len(test)), int(state.step)
-    bar = progress(label, spec.epochs * steps * spec.batch_size, done=first * spec.batch_size)
+    steps, classes = _steps_and_classes(cells, spec)
+    programs = compile_victim(spec, classes, spec.epochs * steps, mesh)
+    step = compile_stack(spec, classes, spec.epochs * steps, mesh, len(cells))
+    budget = None if budget_bytes is None else budget_bytes // len(cells)
+    running = [_begin(cell, spec, programs, mesh, budget) for cell in cells]
+    first = int(running[0].state.step)
+    if any(int(r.state.step) != first for r in running):
+        options = {"mesh": mesh, "metrics": metrics, "budget_bytes": budget_bytes}
+        return [train_stack([c], spec, progress=progress, **options)[0] for c in cells]  # type: ignore[arg-type]
+    label = cells[0].label + (f" and {len(cells) - 1} more" if len(cells) > 1 else "")
+    images_a_step = spec.batch_size * len(cells)
+    bar = progress(label, spec.epochs * steps * images_a_step, done=first * images_a_step)
     saved, shown = time.monotonic(), dict[str, float]()
     for epoch in range(first // steps, spec.epochs):
-        batches = epoch_batches(len(train), spec.batch_size, seed, epoch)
-        results = []
-        requests = [(b, seed, epoch * steps + i) for i, b in enumerate(batches)]
-        for batch, images in zip(batches, train_feed.prefetch(requests), strict=True):
-            labels = parallel.shard(train.labels[batch], mesh)
-            state, values = programs.step(state, images, labels, device_seed)
+        results: list[Any] = []
+        for batches in zip(*(_batches(r, spec, steps, epoch) for r in running), strict=True):
+            images, labels = zip(*batches, strict=True)
+            states, values = step(
+                tuple(r.state for r in running),
+                images,
+                parallel.shard(labels, mesh),
+                tuple(r.device_seed for r in running),
+            )
+            for r, state in zip(running, states, strict=True):
+                r.state = state
             results.append(values)
             _pace(results)
-            bar.update((epoch * steps + len(results)) * spec.batch_size, **shown)
-        loss, accuracy = _epoch_means(results, label, epoch, spec)
-        tested = _test_accuracy(programs, state, test_feed, everything, test.labels, spec, mesh)
-        curve[epoch] = loss, accuracy, tested
-        shown = {"loss": loss, "test_accuracy": tested}
-        metrics.write(label, epoch + 1, **EpochRecord(*curve[epoch].tolist())._asdict())
+            bar.update((epoch * steps + len(results)) * images_a_step, **shown)
+        for i, r in enumerate(running):
+            loss, accuracy = _epoch_means([v[i] for v in results], r.cell.label, epoch, spec)
+            tested = _test_accuracy(programs, r, None, spec, mesh)
+            r.curve[epoch] = loss, accuracy, tested
+            record = EpochRecord(*r.curve[epoch].tolist())
+            metrics.write(r.cell.label, epoch + 1, **record._asdict())
+        shown = {"loss": running[0].curve[epoch, 0], "test_accuracy": running[0].curve[epoch, 2]}
         if parallel.agree(time.monotonic() - saved >= _CHECKPOINT_SECONDS):
-            _save(checkpoint, state, curve)
+            for r in running:
+                _save(r.cell.checkpoint, r.state, r.curve)
             saved = time.monotonic()
-    bar.close(spec.epochs * steps * spec.batch_size, **shown)
-    records = tuple(EpochRecord(*row) for row in curve.tolist())
+    bar.close(spec.epochs * steps * images_a_step, **shown)
+    return [_result(programs, r, spec, mesh) for r in running]
+
+
+@dataclasses.dataclass
+class _Running:
+    """A cell in training; its state is donated to each step, which gives the next."""
+
+    cell: Cell
+    state: State
+    curve: np.ndarray  # float64 [epochs, 3], NaN where it is still to come
+    train_feed: Feed
+    test_feed: Feed
+    device_seed: jax.Array
+
+
+def _steps_and_classes(cells: Sequence[Cell], spec: VictimSpec) -> tuple[int, int]:
+    """Returns the steps of an epoch and the number of classes, which all cells share."""
+    for cell in cells:
+        _check_sets(cell.train, cell.test, spec)
+    shapes = {(len(cell.train), len(cell.train.class_names)) for cell in cells}
+    if len(shapes) != 1:
+        raise ValueError(f"cells of one stack differ in their images and classes: {shapes}")
+    ((count, classes),) = shapes
+    return math.ceil(count / spec.batch_size), classes
+
+
+def _begin(
+    cell: Cell, spec: VictimSpec, programs: Programs, mesh: Mesh, budget_bytes: int | None
+) -> _Running:
+    seed = parallel.replicate(np.uint32(cell.seed), mesh)
+    state, curve = _restore(cell.checkpoint, programs.init(seed), spec.epochs, mesh)
+    train_feed, test_feed = (
+        Feed(images, spec.crop, mesh=mesh, budget_bytes=budget_bytes)
+        for images in (cell.train, cell.test)
+    )
+    return _Running(cell, state, curve, train_feed, test_feed, seed)
+
+
+def _batches(
+    running: _Running, spec: VictimSpec, steps: int, epoch: int
+) -> Iterator[tuple[jax.Array, np.ndarray]]:
+    """Yields the images and labels of an epoch's steps."""
+    cell = running.cell
+    batches = epoch_batches(len(cell.train), spec.batch_size, cell.seed, epoch)
+    requests = [(batch, cell.seed, epoch * steps + i) for i, batch in enumerate(batches)]
+    for batch, images in zip(batches, running.train_feed.prefetch(requests), strict=True):
+        yield images, cell.train.labels[batch]
+
+
+def _result(programs: Programs, running: _Running, spec: VictimSpec, mesh: Mesh) -> VictimResult:
+    records = tuple(EpochRecord(*row) for row in running.curve.tolist())
+    test = running.cell.test
     groups = [np.flatnonzero(test.labels == label) for label in range(len(test.class_names))]
     classes = tuple(
-        _test_accuracy(programs, state, test_feed, rows, test.labels, spec, mesh)
-        if len(rows)
-        else None
+        _test_accuracy(programs, running, rows, spec, mesh) if len(rows) else None
         for rows in groups
     )
     peak = max(record.test_accuracy for record in records)
@@ -174,22 +270,19 @@ def _epoch_means(
 
 
 def _test_accuracy(
-    programs: Programs,
-    state: State,
-    feed: Feed,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    spec: VictimSpec,
-    mesh: Mesh,
+    programs: Programs, running: _Running, rows: np.ndarray | None, spec: VictimSpec, mesh: Mesh
 ) -> float:
-    """Returns the share of the images `rows` that are classified as `labels` says."""
+    """Returns the share of the test images `rows` (None: all) that are classified rightly."""
+    labels = running.cell.test.labels
+    rows = np.arange(len(labels)) if rows is None else rows
     batch_size = tested_at_once(len(labels), spec.batch_size, mesh)
     padded, mask = parallel.pad(rows, batch_size)
     correct: list[jax.Array] = []
     for start in range(0, len(padded), batch_size):
         batch = padded[start : start + batch_size]
         real = parallel.shard((labels[batch], mask[start : start + batch_size]), mesh)
-        correct.append(programs.test(state, feed.center_crops(batch), *real))
+        crops = running.test_feed.center_crops(batch)
+        correct.append(programs.test(running.state, crops, *real))
         _pace(correct)
     return float(sum(parallel.to_host(correct))) / len(rows)
 
