@@ -23,12 +23,12 @@ _GAUSSIAN = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / 1.5) ** 2)
 _WEIGHTS = (_GAUSSIAN / _GAUSSIAN.sum()).astype(np.float32)
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 # Tiles fit into a core's cache and bound the memory that a large photograph takes.
-_TILE_ROWS, _TILE_COLUMNS = 48, 256
+_TILE_ROWS, _TILE_COLUMNS = 32, 128
 # Of larger pictures a part is measured, in tiles spread evenly: a photograph of 12 million pixels
 # would take longer to measure than to write, and the mean over so many hardly moves.
-_MEASURED_PIXELS = 2**19
+_MEASURED_PIXELS = 2**18
 # Of these so many are drawn: the mean of CIEDE2000 is then within 0.03 of that of all.
-_MEASURED_COLORS = 2**14
+_MEASURED_COLORS = 2**13
 # Rec. 601, as JPEG has it.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 # People see photographs reduced to a screen. Tiles of that are measured, so many pixels in all.
@@ -88,7 +88,7 @@ def ssim(clean: np.ndarray, protected: np.ndarray) -> float:
 
     As scikit-image's `structural_similarity` with `gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False`. Images smaller than the window are continued by reflection; of
-    those larger than 2^19 pixels about as many are measured, in tiles spread over the picture.
+    those larger than 2^18 pixels about as many are measured, in tiles spread over the picture.
     """
     return _ssim(clean, protected)[0]
 
