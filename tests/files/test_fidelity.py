@@ -2,9 +2,12 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ucjax.files import fidelity
+from ucjax.files import color_difference, fidelity
+from ucjax.files.color_difference import ciede2000
 
 
 def pair(shape, amount, seed=0):
@@ -47,8 +50,10 @@ def test_agrees_with_scikit_image(shape, amount):
 
 def test_extremes():
     black, white = np.zeros((20, 20, 3), np.uint8), np.full((20, 20, 3), 255, np.uint8)
-    assert fidelity.compare(black, white) == pytest.approx((255, 255, 255, 0, 0), abs=1e-3)
-    assert fidelity.compare(white, white) == (0, 0, 0, math.inf, 1)
+    seen = (0, 100, 100)  # black and white differ by 100 in lightness, in no hue
+    expected = (255, 255, 255, 0, 0, *seen, *seen)
+    assert fidelity.compare(black, white) == pytest.approx(expected, abs=2e-3)
+    assert fidelity.compare(white, white) == (0, 0, 0, math.inf, 1, 1, 0, 0, 1, 0, 0)
     assert fidelity.ssim(white, white) == pytest.approx(1, abs=1e-6)
 
 
@@ -64,4 +69,85 @@ def test_a_part_of_a_large_picture_stands_for_the_whole():
     # Flat above, rough below: a part that is not spread evenly would miss one of them.
     clean[:650], protected[:650] = 128, 128
     expected = ssim_of_scikit_image(clean, protected)
-    assert fidelity.compare(clean, protected).ssim == pytest.approx(expected, abs=0.01)
+    measured = fidelity.compare(clean, protected)
+    assert measured.ssim == pytest.approx(expected, abs=0.01)
+    assert measured.ssim_luma == pytest.approx(ssim_of_luminance(clean, protected), abs=0.01)
+    differences = deltaE_ciede2000(rgb2lab(clean), rgb2lab(protected))
+    assert measured.delta_e_mean == pytest.approx(differences.mean(), rel=0.01)
+    assert measured.delta_e_p95 == pytest.approx(np.percentile(differences, 95), rel=0.02)
+
+
+def ssim_of_luminance(clean, protected):
+    luminance = [picture @ np.array([0.299, 0.587, 0.114]) for picture in (clean, protected)]
+    return structural_similarity(
+        *luminance, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
+    )
+
+
+@pytest.mark.parametrize(("shape", "amount"), [((64, 70), 16), ((90, 91), 4)])
+def test_what_is_seen_agrees_with_scikit_image(shape, amount):
+    clean, protected = pair(shape, amount)
+    measured = fidelity.compare(clean, protected)
+    differences = deltaE_ciede2000(rgb2lab(clean), rgb2lab(protected))
+    assert measured.ssim_luma == pytest.approx(ssim_of_luminance(clean, protected), abs=1e-4)
+    assert measured.delta_e_mean == pytest.approx(differences.mean(), abs=1e-3)
+    assert measured.delta_e_p95 == pytest.approx(np.percentile(differences, 95), abs=1e-2)
+    screen = (measured.ssim_luma_screen, measured.delta_e_mean_screen, measured.delta_e_p95_screen)
+    assert screen == (measured.ssim_luma, measured.delta_e_mean, measured.delta_e_p95)
+
+
+def test_a_change_without_luminance_is_seen_as_colour_only():
+    clean, _ = pair((80, 80), 0)
+    clean = clean // 2 + 64
+    rows = (np.arange(80) // 2 % 2 * 2 - 1)[:, None, None]
+    protected = (clean + rows * np.array([16, -10, 9])).astype(np.uint8)  # luminance: -0.06
+    measured = fidelity.compare(clean, protected)
+    assert measured.ssim < 0.9
+    assert measured.ssim_luma > 0.999
+    assert measured.delta_e_mean > 5
+
+
+def test_on_a_screen_fine_patterns_of_large_pictures_fade():
+    clean, _ = pair((2200, 2500), 0)
+    clean = clean // 2 + 64
+    rows = (np.arange(2200) // 2 % 2 * 2 - 1)[:, None, None]
+    protected = (clean + rows * 16).astype(np.uint8)
+    measured = fidelity.compare(clean, protected)
+    reduced = [
+        np.asarray(Image.fromarray(picture).resize((1227, 1080), Image.Resampling.BILINEAR))
+        for picture in (clean, protected)
+    ]
+    differences = deltaE_ciede2000(*(rgb2lab(picture) for picture in reduced))
+    assert measured.ssim_luma_screen > measured.ssim_luma + 0.2
+    assert measured.ssim_luma_screen == pytest.approx(ssim_of_luminance(*reduced), abs=0.02)
+    assert measured.delta_e_mean_screen == pytest.approx(differences.mean(), rel=0.05)
+    assert measured.delta_e_p95_screen == pytest.approx(np.percentile(differences, 95), rel=0.05)
+
+
+def test_colour_differences_are_those_of_scikit_image():
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 256, (20_000, 3), dtype=np.uint8)
+    near = np.clip(first + rng.integers(-16, 17, first.shape), 0, 255).astype(np.uint8)
+    greys = np.repeat(rng.integers(0, 256, (20_000, 1), dtype=np.uint8), 3, axis=1)
+    for second in (near, greys, first):
+        expected = deltaE_ciede2000(rgb2lab(first), rgb2lab(second))
+        np.testing.assert_allclose(ciede2000(first, second), expected, rtol=3e-4, atol=2e-3)
+        np.testing.assert_allclose(ciede2000(second, first), expected, rtol=3e-4, atol=2e-3)
+    # Of opposite hues the mean has two values, and the formula a step.
+    second = rng.integers(0, 256, first.shape, dtype=np.uint8)
+    expected = deltaE_ciede2000(rgb2lab(first), rgb2lab(second))
+    assert (np.abs(ciede2000(first, second) - expected) < 3e-3).mean() > 0.999
+    assert ciede2000(first[:0], second[:0]).shape == (0,)
+
+
+def test_colour_differences_of_the_published_examples():
+    """Sharma, Wu and Dalal 2005, table 1: pairs 1, 7, 17, 25, 34, by way of CIELAB."""
+    pairs = np.array([
+        [50, 2.6772, -79.7751, 50, 0, -82.7485, 2.0425],
+        [50, 0, 0, 50, -1, 2, 2.3669],
+        [50, 2.5, 0, 73, 25, -18, 27.1492],
+        [60.2574, -34.0099, 36.2677, 60.4626, -34.1751, 39.4387, 1.2644],
+        [2.0776, 0.0795, -1.1350, 0.9033, -0.0636, -0.5514, 0.9082],
+    ], np.float32)  # fmt: skip
+    found = color_difference.of_lab(pairs[:, :3].T, pairs[:, 3:6].T)
+    np.testing.assert_allclose(found, pairs[:, 6], atol=2e-4)

@@ -69,6 +69,9 @@ def test_crops_are_the_rounded_sums(root, tmp_path):
     assert (written.count, written.max_delta_255, written.class_names) == (6, EPS, ("a", "b"))
     assert written.psnr_min == min(record["psnr"] for record in manifest)
     assert written.ssim_median == pytest.approx(np.median([r["ssim"] for r in manifest]))
+    for key, worst in (("ssim_luma", min), ("delta_e_p95", max), ("delta_e_mean_screen", max)):
+        values = [record[key] for record in manifest]
+        assert written.seen[key] == pytest.approx((np.median(values), worst(values)))
     means = np.mean([record["mean_abs_delta_255"] for record in manifest])
     assert written.mean_abs_delta_over_eps == pytest.approx(means / EPS)
 
@@ -93,6 +96,8 @@ def test_no_noise_gives_the_same_pixels(geometry, root, tmp_path):
     assert written.max_delta_255 == written.mean_abs_delta_over_eps == 0
     assert written.psnr_min == written.psnr_median == math.inf
     assert written.ssim_min == 1
+    assert written.seen["ssim_luma"] == (1, 1)
+    assert written.seen["delta_e_p95_screen"] == (0, 0)
     for index, record in enumerate(read_manifest(tmp_path / "out")):
         assert record["psnr"] is None
         clean = images.center_crops(CROP, [index])[0]

@@ -19,6 +19,7 @@ from typing import Any
 
 from ucjax.data.images import Item, file_item
 from ucjax.errors import UserError
+from ucjax.files.fidelity import SEEN
 
 IMAGES, MANIFEST, SUMMARY = "images", "manifest.jsonl", "summary.json"
 
@@ -40,6 +41,7 @@ class ProtectedSet:
     psnr_median: float
     ssim_min: float
     ssim_median: float
+    seen: Mapping[str, tuple[float, float]]  # median and worst of each of `fidelity.SEEN`
     source_bytes: int  # of all pictures together
     output_bytes: int
     failures: tuple[Failure, ...] = ()  # pictures without a protected copy
@@ -76,10 +78,15 @@ def summarize(
         psnr_median=median(psnr),
         ssim_min=min(ssim),
         ssim_median=median(ssim),
+        seen={key: _median_and_worst([r[key] for r in records], SEEN[key]) for key in SEEN},
         source_bytes=sum(r["source_bytes"] for r in records),
         output_bytes=sum(r["output_bytes"] for r in records),
         failures=tuple(failures),
     )
+
+
+def _median_and_worst(values: Sequence[float], more_is_worse: bool) -> tuple[float, float]:
+    return median(values), max(values) if more_is_worse else min(values)
 
 
 def summary_json(summary: ProtectedSet, job: Record) -> bytes:
@@ -103,6 +110,7 @@ def load(folder: Path) -> ProtectedSet:
     try:
         del values["job"]
         values["class_names"] = tuple(values["class_names"])
+        values["seen"] = {key: tuple(values["seen"][key]) for key in SEEN}
         values["failures"] = tuple((name, reason) for name, reason in values["failures"])
         for key in ("psnr_min", "psnr_median"):
             values[key] = math.inf if values[key] is None else values[key]

@@ -27,7 +27,7 @@ from ucjax.data.decode import StretchedError, without_warnings
 from ucjax.data.images import Progress
 from ucjax.errors import UserError
 from ucjax.files import picture
-from ucjax.files.fidelity import Fidelity, compare
+from ucjax.files.fidelity import SEEN, Fidelity, compare
 from ucjax.files.manifest import (
     IMAGES,
     MANIFEST,
@@ -258,6 +258,7 @@ def _made(task: Task, index: int, output: str, earlier: Record | None) -> Record
         "rms_delta_255": round(measured.rms_delta_255, 4),
         "psnr": round(measured.psnr, 3) if math.isfinite(measured.psnr) else None,
         "ssim": round(measured.ssim, 5),
+        **{key: round(getattr(measured, key), 5) for key in SEEN},
     }
 
 

@@ -1,0 +1,38 @@
+"""How much of a cue is left in a file: a matched filter against the original."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_BAND = 64  # rows at once
+
+
+def share(clean: np.ndarray, target: np.ndarray, found: np.ndarray) -> float:
+    """Returns the amplitude of the change clean -> target in `found`, as a share of it.
+
+    1 where `found` is the target, 0 where it is clean; with d = found - clean and
+    t = target - clean it is <d, t> / <t, t>, so that pixels without room for the cue count as
+    little as they hold, and what a codec did to the picture itself hardly counts.
+
+    Args:
+      clean: the original, uint8 `[h, w, 3]`.
+      target: the original plus its pattern, before any loss, uint8.
+      found: the file as decoded, uint8.
+
+    Raises:
+      ValueError: other shapes, or the target does not differ from the original.
+    """
+    if not clean.shape == target.shape == found.shape:
+        raise ValueError(f"pictures of {clean.shape}, {target.shape} and {found.shape}")
+    product = square = 0
+    for top in range(0, len(clean), _BAND):
+        origin, aim, end = (
+            picture[top : top + _BAND].astype(np.int32) for picture in (clean, target, found)
+        )
+        aim -= origin
+        end -= origin
+        product += int((aim * end).sum(dtype=np.int64))
+        square += int((aim * aim).sum(dtype=np.int64))
+    if not square:
+        raise ValueError("the target does not differ from the original: there is no cue")
+    return product / square
