@@ -95,7 +95,7 @@ def test_the_near_ones_are_named_else_all():
     assert names.known("uc", choices, "protection") == "uc"
     with pytest.raises(UserError, match="unknown protection 'cleen': did you mean clean"):
         names.known("cleen", choices, "protection")
-    with pytest.raises(UserError, match="'x': choose one of clean, cluster_random, random, uc$"):
+    with pytest.raises(UserError, match=r"'x': choose one of clean, cluster_random, random, uc$"):
         names.known("x", choices, "protection")
 
 
