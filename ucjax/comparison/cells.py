@@ -108,9 +108,12 @@ def parse_result(found: Any) -> VictimResult:
     classes = tuple(None if value is None else _share(value) for value in found["classes"])
     if not curve or not all(math.isfinite(record.train_loss) for record in curve):
         raise ValueError("its curve is empty or not finite")
+    tested = [_share(record.test_accuracy) for record in curve]
+    for record in curve:
+        _share(record.train_accuracy)
     last, peak = _share(found["last"]), _share(found["peak"])
-    if last > peak or not math.isclose(curve[-1].test_accuracy, last):
-        raise ValueError("its last and best accuracy contradict each other")
+    if not (math.isclose(tested[-1], last) and math.isclose(max(tested), peak)):
+        raise ValueError("its last and best accuracy contradict its curve")
     return VictimResult(last, peak, curve, classes)
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ucjax.comparison.ground import Ground
+from ucjax.comparison.ground import LONGEST, Ground
 from ucjax.data import folder as folders
 from ucjax.data.decode import without_warnings
 from ucjax.data.images import file_key, printable
@@ -123,7 +123,10 @@ def measure(matched: Matched, splits: Splits, label: str, ground: Ground) -> Mea
         another picture.
     """
     names = splits.train.names
-    question = [[name, file_key(matched.paths[name])] for name in names]
+    question = [
+        ground.images_sha256,
+        *([name, file_key(matched.paths[name])] for name in names),
+    ]
     answer = ground.folder / "foreign" / f"{_safe(label)}.json"
     if answer.exists():
         known = checkpoint.read_json(answer)
@@ -190,4 +193,4 @@ def _compare(path: Path, index: int, splits: Splits, ground: Ground) -> fidelity
 
 
 def _safe(label: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in label)
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in label)[-LONGEST:]

@@ -31,6 +31,8 @@ from ucjax.runtime.progress import MetricsFile, Progress, say
 from ucjax.surrogates import Surrogate
 from ucjax.surrogates.features import features
 
+# Characters of a row's label in the name of a file, which may hold 255 bytes.
+LONGEST = 50
 T = TypeVar("T")
 
 
@@ -172,7 +174,7 @@ class Ground:
                 items,
                 short_side=short_side,
                 cache_dir=cache_folder(self.config),
-                label=label,
+                label=label[-LONGEST:],
                 class_names=class_names,
                 say=say,
                 progress=self.progress,

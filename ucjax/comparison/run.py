@@ -86,11 +86,23 @@ def check(config: ConfigDict, mesh: Mesh) -> Plan:
         if "epochs" in protections.find(name).shared:
             spec = NoiseSpec(**own.noise, seed=0)
             perturbation.check(spec, p=own.clusters.k, devices=mesh.size)
+    _check_labels(found)
     columns = tuple(victims.resolve(name, config) for name in asked)
     for victim in columns:
         training.check(victim.spec, devices=mesh.size)
     _check_geometry(config, columns)
     return Plan(found, columns)
+
+
+def _check_labels(found: Sequence[Name]) -> None:
+    """Refuses two rows of one label, since results are kept by it."""
+    for number, name in enumerate(found):
+        label = rows.label_of(name)
+        others = [rows.label_of(other) for other in found[:number]]
+        taken = name.base == "folder" and label in protections.PROTECTIONS
+        if label in others or taken:
+            whose = "another row is" if label in others else "a protection is"
+            raise UserError(f"row {str(name)!r} is called {label!r}, as {whose}: give it a label")
 
 
 def _check_geometry(config: ConfigDict, columns: Sequence[Victim]) -> None:
