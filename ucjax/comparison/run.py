@@ -239,6 +239,8 @@ def _fill(
     """Trains what is missing; returns the columns, and results by row and column with seeds."""
     described: list[Column] = []
     asked: list[_Wanted] = []
+    if not plan.columns:
+        return (), {}
     if not len(place.splits.test):
         say("victims: none, since no image is kept for testing")
         return (), {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from ucjax.comparison.availability import STEPS
 from ucjax.comparison.table import Entry, Measure, Table, binomial, clean_of
 from ucjax.names import parse
 
@@ -57,9 +58,9 @@ def judge(table: Table, label: str | None = None, column: str | None = None) -> 
     """
     if not table.entries:
         return Verdict(
-            "No victim was trained.",
-            "The images have no labels, none are kept for testing, or no victim was asked for: how "
-            "well the protection holds is not measured here.",
+            _seen(table),
+            "No victim was trained, since the images have no labels, none are kept for testing, or "
+            "none was asked for: how well the protection holds is not measured here.",
             None,
         )
     column = column or table.entries[0].column
@@ -78,6 +79,21 @@ def judge(table: Table, label: str | None = None, column: str | None = None) -> 
         return Verdict(result, f"It cannot be told whether protection holds: {doubt}", None)
     meaning, shown = _meaning(ours, controls)
     return Verdict(result, meaning + _fitted(controls["clean"]), shown)
+
+
+def _seen(table: Table) -> str:
+    """Says how early the noise of the protected rows is seen, before any victim."""
+    said = []
+    for line in table.lines:
+        seen = line.availability
+        if seen is not None and line.label in protected(table):
+            told, clean = 100 * seen.row[1], 100 * seen.clean[1]
+            said.append(
+                f"After {STEPS[1]} steps a small network tells the cluster of {told:.0f} % of unseen "
+                f"files of {line.label}, of {clean:.0f} % of the clean ones (guessing reaches "
+                f"{100 * seen.chance:.0f} %)."
+            )
+    return " ".join(said) or "How early the noise is seen was not measured."
 
 
 def beyond_spread(entry: Entry, control: Entry, measure: Measure) -> bool:

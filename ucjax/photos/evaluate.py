@@ -64,7 +64,7 @@ def evaluate(
       config: of which `victim`, `seeds`, `data.test_fraction` and `seed` count; what the copies
         were made with is read from `out`.
       rows: controls beside the protected files.
-      columns: victims.
+      columns: victims; none measures only how early the noise is seen.
       labels: a label rule; "" for the sub-folders.
       minutes: shortens the training of all victims together to about this time; 0 does not.
       command: what was typed, for the record.
@@ -75,13 +75,14 @@ def evaluate(
     job = _job(photos, out)
     config = _configured(config, photos, out, job, rows)
     config.victims = _labelled(columns, config, photos, out, labels)
-    first = names.parse(config.victims[0], "column")
+    parsed = [names.parse(column, "column") for column in config.victims[:1]]
+    first = [victims.resolve(name, config).name for name in parsed]
 
     def wanted(row: Name, victim: Victim) -> bool:
-        return row.base in ("clean", "folder") or victim.name == first
+        return row.base in ("clean", "folder") or victim.name in first
 
     mesh = parallel.make_mesh()
-    if minutes:
+    if minutes and columns:
         _shorten(config, len(manifest.read_manifest(out)), minutes, mesh, out)
     return run.run(
         config.lock(),
@@ -149,6 +150,8 @@ def _labelled(
     Raises:
       UserError: none was, and the photos have no class folders.
     """
+    if not columns:
+        return ()
     if not rule:
         found, classes = folders.labels([r["name"] for r in manifest.read_manifest(out)])
         if len(classes) > 1 and -1 not in found:
