@@ -89,9 +89,9 @@ def _seen(table: Table) -> str:
         if seen is not None and line.label in protected(table):
             told, clean = 100 * seen.row[1], 100 * seen.clean[1]
             said.append(
-                f"After {STEPS[1]} steps a small network tells the cluster of {told:.0f} % of unseen "
-                f"files of {line.label}, of {clean:.0f} % of the clean ones (guessing reaches "
-                f"{100 * seen.chance:.0f} %)."
+                f"After {STEPS[1]} steps a small network tells the cluster of {told:.0f} % of the "
+                f"unseen files of {line.label}, of {clean:.0f} % of the clean ones (guessing "
+                f"reaches {100 * seen.chance:.0f} %)."
             )
     return " ".join(said) or "How early the noise is seen was not measured."
 
