@@ -22,7 +22,7 @@ class Linear(nn.Module):
         return nn.Dense(self.classes, kernel_init=nn.initializers.zeros)(x.reshape(len(x), -1))
 
 
-def load(name, *, path="", image_size):
+def load(name, *, path="", image_size, precision="auto"):
     """The pixels of a 4 x 4 grid; of another grid for every other name."""
     grid = 4 if name == "efficientnet_lite0" else 2
     cell = image_size // grid

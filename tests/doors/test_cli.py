@@ -37,6 +37,15 @@ def test_mistakes_are_one_line_and_code_2(capsys):
         (["verify", "a", "--against", "b", "--config.seed=1"], "'--config.seed=1'"),
         (["protect", "nowhere", "out"], "nowhere is not a folder"),
         (["protect", "nowhere", "out", "--config=nothing.py"], "no config file nothing.py"),
+        (["compare", "nowhere"], "nowhere is not a folder: give the folder of the clean images"),
+        (["compare", ".", "--seeds", "0"], "--seeds is 0"),
+        (["compare", ".", "--noise-seeds", "0"], "--noise-seeds is 0"),
+        (["compare", ".", "--row", "theirs"], "--row 'theirs' looks like LABEL=FOLDER"),
+        (["compare", ".", "--row", "=x"], "--row '=x' looks like LABEL=FOLDER"),
+        (["compare", ".", "--module", "no_such"], "--module no_such: No module named"),
+        (["evaluate", "nowhere", "out", "--seeds", "0"], "--seeds is 0"),
+        (["table", "nowhere"], "nowhere holds no finished table"),
+        (["report", "nowhere"], "nowhere holds no finished table"),
     ]:
         assert main(arguments) == 2
         error = capsys.readouterr().err
@@ -66,8 +75,8 @@ def test_a_config_is_a_file_or_the_defaults_with_options_and_overrides_in_this_o
     config = settings.load(None, ["--config.noise.epochs=9", "--config.seed=4"], seed=3)
     assert (config.noise.epochs, config.seed, config.data.source) == (9, 4, "folder")
     assert settings.load("configs/pets.py:rn50", []).surrogate.name == "rn50"
-    config = settings.load(None, [], victim__seeds=(0, 1), data__root="a b")
-    assert (config.victim.seeds, config.data.root) == ((0, 1), "a b")
+    config = settings.load(None, [], seeds=(0, 1), victims=("a+b:c=d",), data__root="a b")
+    assert (config.seeds, config.victims, config.data.root) == ((0, 1), ("a+b:c=d",), "a b")
     with pytest.raises(UserError, match="did you mean 'epochs'"):
         settings.load(None, ["--config.noise.epocs=9"])
     with pytest.raises(UserError, match="choose one of clip"):

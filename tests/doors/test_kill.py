@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from ucjax.comparison import table
+
 ROOT = Path(__file__).parents[2]
 # What appears in the workdir shortly before the moment to kill at.
 MOMENTS = [
     ".cache/textures-train*",
-    "features.safetensors",
-    "clusters/clusters.safetensors",
-    "noise/protector.safetensors",
-    "controls/clean/images/*/0001.png",
-    "protected/images/*/0001.png",
-    "protected/features.safetensors",
-    "victims/clean-seed0.json",
+    "protections/clean-seed0/files/images/*/0001.png",
+    "features/efficientnet_lite0.safetensors",
+    "clusters/efficientnet_lite0-k3-seed0.safetensors",
+    "protections/uc-seed0/noise.safetensors",
+    "protections/uc-seed0/files/images/*/0001.png",
+    "cells/*.json",
 ]
 
 
@@ -33,14 +34,14 @@ def start(folder, compiled):
 
 
 def results(folder):
-    """All bytes but those that tell where and when: the cache, env.json, metrics, the report."""
+    """All bytes but those that tell where, when and how long, and the page and table of them."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and ".cache" not in path.parts
         and path.name not in ("env.json", "metrics.jsonl", "config.json", "report.html")
-        and path.name != "report.json"
+        and path.name not in ("made.json", "table.json", "table.csv")
     }
 
 
@@ -74,3 +75,5 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, compil
     whole, killed = results(tmp_path / "whole"), results(tmp_path / "killed")
     assert whole.keys() == killed.keys()
     assert [name for name in whole if whole[name] != killed[name]] == []
+    tables = [table.load(tmp_path / name) for name in ("whole", "killed")]
+    assert tables[0].entries == tables[1].entries

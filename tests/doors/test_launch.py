@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 TPU_VM = LAUNCH / "tpu_vm.sh"
 PLACE = {"NAME": "my-tpu", "ZONE": "us-west4-a", "SHARE": "10.0.0.2:/share"}
-JOB = ["--config=configs/quickstart.py", "--config.victim.seeds=(0, 1)"]
+JOB = ["--config=configs/quickstart.py", "--config.seeds=(0, 1)"]
 COMMANDS = [["create", "--spot"], ["status"], ["sync"], ["run", *JOB], ["logs", "3"], ["delete"]]
 # Tools that come with the test extra, where no environment is active as well.
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

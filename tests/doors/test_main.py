@@ -16,7 +16,9 @@ def run(*arguments):
 def test_help_explains_every_flag_and_does_not_import_jax():
     result = run("--help")
     assert result.returncode == 0
-    for flag in ("--config", "--workdir", "--coordinator", "--processes", "--process_id"):
+    for flag in (
+        "--config", "--workdir", "--reuse", "--coordinator", "--processes", "--process_id",
+    ):  # fmt: skip
         assert flag in result.stdout
     code = "import sys, ucjax.main; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -35,6 +37,8 @@ def test_help_explains_every_flag_and_does_not_import_jax():
         (["--config=configs/quickstart.py", "--processes=2"], "needs --coordinator"),
         (["--config=configs/quickstart.py", "--process_id=7"], "not one of 0 to 0"),
         (["--config=configs/quickstart.py", "--config.noise.epsilon_255=300"], "is 300"),
+        (["--config=configs/quickstart.py", "--config.protections=('cleen',)"], "mean clean"),
+        (["--config=configs/quickstart.py", "--config.victims=('resnet81',)"], "mean resnet18"),
         (["--config=configs/quickstart.py", "--workdir=/proc/nowhere"], "/proc/nowhere"),
         (["--config=configs/pets.py:rn50", "--workdir=/proc/nowhere"], "/proc/nowhere"),
     ],
@@ -53,11 +57,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
 def test_every_config_is_locked_and_passes_the_checks(name):
     import importlib
 
-    from ucjax import job
+    from ucjax.comparison import run
     from ucjax.runtime import parallel
 
     config = importlib.import_module(f"configs.{name}").get_config()
     assert config.is_locked
     with pytest.raises(AttributeError):
         config.noise.epocs = 1
-    job.check(config, Path("unused"), parallel.make_mesh())
+    plan = run.check(config, parallel.make_mesh())
+    assert "clean" in [str(row) for row in plan.rows]

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from ucjax.comparison import table
+
 ROOT = Path(__file__).parents[2]
 JOB = [sys.executable, "-m", "ucjax.main", "--config=configs/smoke.py"]
 
@@ -39,17 +41,23 @@ def runs(tmp_path_factory):
 
 def test_clusters_noise_and_victims_equal_those_of_one_device(runs):
     alone, together, _ = runs
-    one, two = (load_file(f / "clusters" / "clusters.safetensors") for f in (alone, together))
+    name = "clusters/efficientnet_lite0-k3-seed0.safetensors"
+    one, two = (load_file(f / name) for f in (alone, together))
     np.testing.assert_array_equal(one["assignment"], two["assignment"])
     np.testing.assert_allclose(one["centers"], two["centers"], rtol=1e-4, atol=1e-5)
-    one, two = (json.loads((f / "noise" / "training.json").read_text()) for f in (alone, together))
+    name = "protections/uc-seed0/training.json"
+    one, two = (json.loads((f / name).read_text()) for f in (alone, together))
     np.testing.assert_allclose(one["loss"], two["loss"], rtol=2e-3)
-    # The clean arm, whose files are the same to the byte: Adam turns rounding into other pixels of
+    # The clean row, whose files are the same to the byte: Adam turns rounding into other pixels of
     # the noise where its gradient is next to nothing, and so into other protected files.
-    name = "victims/clean-seed0.json"
-    one, two = (json.loads((f / name).read_text())["curve"] for f in (alone, together))
+    tables = [table.load(folder) for folder in (alone, together)]
+    one, two = (found.entry("clean", "resnet18").results[0, 0].curve for found in tables)
     # The first epoch's loss; rounding grows along a training.
-    np.testing.assert_allclose(one[0][0], two[0][0], rtol=1e-3)
+    np.testing.assert_allclose(one[0].train_loss, two[0].train_loss, rtol=1e-3)
+    # Both ask for the same cell of it.
+    cells = [{path.name for path in (f / "cells").iterdir()} for f in (alone, together)]
+    assert len(cells[0]) == len(cells[1]) == 2
+    assert cells[0] & cells[1]
 
 
 def test_process_0_alone_writes_and_speaks(runs):
@@ -58,7 +66,7 @@ def test_process_0_alone_writes_and_speaks(runs):
     lines = (together / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == len(set(lines)) == 2 + 2 * 2
     assert json.loads((together / "env.json").read_text())["processes"] == 2
-    spoken = [line for line in output.splitlines() if "report:" in line or "clusters:" in line]
+    spoken = [line for line in output.splitlines() if "report:" in line or "clusters eff" in line]
     assert len(spoken) == 2
     assert all(line.startswith("[0] ") for line in spoken)
 
