@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,18 +11,21 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from benchmarks import flops
 from benchmarks.timing import Run
 from ucjax.config import paper
-from ucjax.planning import cost, stand_ins
-from ucjax.planning.steps import Step, dimensions
+from ucjax.planning.steps import dimensions
 from ucjax.protections.uc import perturbation
 from ucjax.protections.uc import training as noise
 from ucjax.protections.uc.objective import Batch, make_objective, targets
 from ucjax.protections.uc.perturbation import NoiseSpec
 from ucjax.runtime import parallel, platforms
-from ucjax.surrogates import Surrogate
+from ucjax.surrogates import Preprocessing, Surrogate
+from ucjax.surrogates.pretrained import normalize
 from ucjax.victims.contract import VictimSpec
 from ucjax.victims.step import make_programs
+
+_PREPROCESSING = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 class Program(NamedTuple):
@@ -56,10 +58,17 @@ def random_surrogate(net: nn.Module, name: str, size: int) -> Surrogate:
             return scale * rng.standard_normal(leaf.shape, np.float32)
         return np.full(leaf.shape, path[-1].key in ("scale", "var"), np.float32)
 
-    stand_in = stand_ins.shapes_of(net, name, size)
-    return dataclasses.replace(
-        stand_in, params=jax.tree_util.tree_map_with_path(draw, stand_in.params)
-    )
+    pixels = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), pixels)
+
+    def embed(variables: Any, images: jax.Array) -> jax.Array:
+        network = net.clone(dtype=platforms.compute_dtype())
+        features: Any = network.apply(variables, normalize(images, _PREPROCESSING))
+        features = getattr(features, "pooler_output", features)
+        return features.reshape(len(images), -1).astype(np.float32)
+
+    params = jax.tree_util.tree_map_with_path(draw, shapes)
+    return Surrogate(embed, params, size, _PREPROCESSING, f"{name}, random weights", "")
 
 
 def generator_pass(spec: NoiseSpec, size: int, *, p: int, mesh: Mesh) -> Program:
@@ -155,9 +164,7 @@ def _program(
     build: Callable[[], Any], arguments: tuple[Any, ...], *, carries: bool, parameters: int
 ) -> Program:
     program = build()
-    # The operations as they are written, not those of the detours that a CPU prefers.
-    with platforms.traced_for("tpu"):
-        flops = cost.lowered_flops(Step(build(), arguments, carries))
+    operations = flops.written(build, arguments)
     results = jax.tree.leaves(jax.eval_shape(program, *arguments))
     traffic = sum(x.nbytes for x in jax.tree.leaves(arguments))
     traffic += sum(x.size * x.dtype.itemsize for x in results)
@@ -169,7 +176,7 @@ def _program(
         first = result[0] if carries else first
         return result
 
-    return Program(run, flops, traffic, parameters)
+    return Program(run, operations, traffic, parameters)
 
 
 def _count(tree: Any) -> int:

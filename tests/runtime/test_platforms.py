@@ -1,5 +1,7 @@
 """Surrogates compute in bfloat16 on accelerators; what is trained and compared stays float32."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,12 @@ from golden import tiny_checkpoints as tiny
 from ucjax.protections.uc.objective import Batch, make_objective
 from ucjax.runtime import platforms
 from ucjax.surrogates import load
+
+
+def traced_for(platform):
+    """What is traced inside has the forms of another platform."""
+    return mock.patch.object(jax, "default_backend", return_value=platform)
+
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 
@@ -43,7 +51,7 @@ def test_an_accelerator_rounds_and_no_more(towers_by_name, name):
 
     found = {}
     for platform in ("cpu", "gpu"):
-        with platforms.traced_for(platform):
+        with traced_for(platform):
             # A function of its own, as `jit` would give the second what it traced for the first.
             found[platform] = jax.jit(lambda x: both(x))(tiny.images(surrogate.image_size))
     (features, gradient), (rounded, rounded_gradient) = found["cpu"], found["gpu"]
@@ -80,7 +88,7 @@ def product_dtypes(surrogate):
 def test_nearly_all_products_are_in_bfloat16(towers_by_name, name):
     surrogate = towers_by_name.get(name) or load("efficientnet_lite0", image_size=64)
     assert set(product_dtypes(surrogate)) == {"float32"}
-    with platforms.traced_for("gpu"):
+    with traced_for("gpu"):
         counts = product_dtypes(surrogate)
     # The rest are projections of a single vector an image, and the attention of one query.
     assert counts["bfloat16"] >= 4 * counts.get("float32", 0)
@@ -96,7 +104,7 @@ def test_the_noise_gets_the_gradient_of_float32_and_losses_stay_float32(towers_b
     arguments = noise, surrogate.params, features[:3], np.array([1, 2, 0])
     values = []
     for platform in ("cpu", "gpu"):
-        with platforms.traced_for(platform):
+        with traced_for(platform):
             objective = jax.jit(make_objective(surrogate.embed, distance="kl", scope="cluster"))
             values.append(objective(*arguments, Batch(images, cluster, share, share)))
     exact, rounded = values
@@ -106,11 +114,9 @@ def test_the_noise_gets_the_gradient_of_float32_and_losses_stay_float32(towers_b
     assert not np.array_equal(exact.gradient, rounded.gradient)
 
 
-def test_a_platform_is_chosen_only_inside():
+def test_what_a_platform_decides():
     assert platforms.on_cpu()
-    with platforms.traced_for("tpu"):
-        assert not platforms.on_cpu()
-        with platforms.traced_for("cpu"):
-            assert platforms.compute_dtype() == jnp.float32
-        assert platforms.compute_dtype() == jnp.bfloat16
     assert platforms.compute_dtype() == jnp.float32
+    with traced_for("tpu"):
+        assert not platforms.on_cpu()
+        assert platforms.compute_dtype() == jnp.bfloat16

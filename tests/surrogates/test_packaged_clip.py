@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 from transformers import FlaxCLIPModel, FlaxCLIPVisionModel
 
-from benchmarks.packaged_clip import data, measure, prompts, train, views
-from benchmarks.packaged_clip.model import PREPROCESSING, Recipe
+from tools.packaged_clip import data, measure, prompts, train, views
+from tools.packaged_clip.model import PREPROCESSING, Recipe
 from ucjax import surrogates
 from ucjax.errors import UserError
 from ucjax.runtime import checkpoint, parallel

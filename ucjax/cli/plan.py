@@ -29,12 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=int, metavar="N", help="assume so many images to protect, look at none"
     )
     parser.add_argument(
-        "--target",
-        metavar="CHIP-N",
-        help="also a machine that is not here: v4, v5e, v5p, v6e, h100, a100, such as v5e-16; "
-        "TPUs are compiled for if ucjax[tpu] is installed",
-    )
-    parser.add_argument(
         "--no-timing", action="store_true", help="compile, but run nothing on this machine"
     )
     parser.add_argument("--json", action="store_true", help="machine-readable")
@@ -47,12 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
       UserError: neither photos nor a config, or impossible settings.
     """
     from ucjax.errors import UserError
-    from ucjax.planning import files, plan, schedule, targets
+    from ucjax.planning import files, plan, schedule
     from ucjax.runtime import parallel
 
     if arguments.photos is None and arguments.config is None:
         raise UserError("what shall be planned? Give a folder of photos, or --config=FILE")
-    target = targets.parse(arguments.target) if arguments.target else None
     protecting = arguments.config is None
     config = _config(arguments)
     assumed = None
@@ -64,8 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
         config,
         assumed=assumed,
         listed=files.photos(arguments.photos) if protecting and assumed is None else None,
-        measured=not protecting,
-        target=target,
         run=not arguments.no_timing,
         say=functools.partial(print, file=sys.stderr, flush=True),
     )
@@ -82,7 +73,8 @@ def _config(arguments: argparse.Namespace) -> ConfigDict:
 
     if arguments.config is None:
         count = arguments.images or len(walk(arguments.photos))
-        return settings.load(None, arguments.overrides, photos=count)
+        protecting = {"protections": ("uc",), "victims": ()}
+        return settings.load(None, arguments.overrides, photos=count, **protecting)
     options: dict[str, Any] = {}
     if arguments.photos:
         options = {"data__source": "folder", "data__root": str(arguments.photos)}

@@ -1,4 +1,4 @@
-"""What a step costs: FLOPs and memory by the compiler, seconds by running it a few times."""
+"""What a step costs: memory by the compiler, seconds by running it a few times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -29,13 +27,11 @@ class Cost:
     """The cost of one step.
 
     Attributes:
-      flops: on each device, in the compiled program.
       memory_bytes: on each device: arguments, results and what lies between them, of all that run
         at the same time.
       seconds: of each of these; None if it was not run.
     """
 
-    flops: float
     memory_bytes: int
     seconds: float | None = None
 
@@ -45,8 +41,7 @@ def compiled(step: Step, *, run: bool) -> Cost:
 
     It is not run where its memory is more than there is.
     """
-    traced = step.program.trace(*step.arguments)
-    program = traced.lower().compile()
+    program = step.program.lower(*step.arguments).compile()
     memory = program.memory_analysis()
     needed = step.at_once * (
         memory.argument_size_in_bytes
@@ -54,16 +49,8 @@ def compiled(step: Step, *, run: bool) -> Cost:
         + memory.temp_size_in_bytes
         - memory.alias_size_in_bytes  # donated arguments, counted as results too
     )
-    analysis = program.cost_analysis() or {}
-    flops = analysis.get("flops", 0.0) + _in_loops(traced.jaxpr.jaxpr)
     seconds = _time(program, step) if run and needed < available_bytes() else None
-    return Cost(flops, needed, seconds)
-
-
-def lowered_flops(step: Step) -> float:
-    """Returns XLA's count for the program as it was traced, before XLA optimises it."""
-    traced = step.program.trace(*step.arguments)
-    return _count(traced.lower()) + _in_loops(traced.jaxpr.jaxpr)
+    return Cost(needed, seconds)
 
 
 def available_bytes() -> int:
@@ -125,32 +112,3 @@ def _example(leaf: jax.ShapeDtypeStruct, rng: np.random.Generator) -> jax.Array:
         value = np.zeros(leaf.shape, leaf.dtype)
     value = np.asarray(value, leaf.dtype)
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda part: value[part])
-
-
-def _in_loops(jaxpr: Any) -> float:
-    """Returns what XLA leaves out: it counts the body of a loop once, however long the loop."""
-    return sum(_of_loop(equation) for equation in jaxpr.eqns)
-
-
-def _of_loop(equation: Any) -> float:
-    inner = sum(_in_loops(jaxpr) for jaxpr in _inside(equation.params))
-    length = equation.params["length"] if equation.primitive.name == "scan" else 1
-    if length == 1:
-        return inner
-    body = equation.params["jaxpr"]
-    traced = jax.jit(jaxpr_as_fun(body)).trace(*body.in_avals)
-    # Inside `shard_map` there is a mesh without devices, hence no platform to find by itself.
-    once = _count(traced.lower(lowering_platforms=(jax.default_backend(),)))
-    return length * inner + (length - 1) * once
-
-
-def _inside(params: dict[str, Any]) -> Iterator[Any]:
-    for value in params.values():
-        for part in value if isinstance(value, tuple | list) else (value,):
-            part = getattr(part, "jaxpr", part)
-            if hasattr(part, "eqns"):
-                yield part
-
-
-def _count(lowered: Any) -> float:
-    return (lowered.cost_analysis() or {}).get("flops", 0.0)

@@ -1,10 +1,8 @@
-"""What files cost: a few of them go through the pipeline's own stages, in a temporary folder."""
+"""What files cost: a few of them are written, checked and read again, in a temporary folder."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import dataclasses
 import io
 import tempfile
 import time
@@ -14,16 +12,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from ucjax import arms, stages
-from ucjax.clusters.kmeans import Clusters
+from ucjax.comparison.ground import cache_folder
 from ucjax.data import folder, images, textures, tfds
-from ucjax.data.images import Item, Listing
-from ucjax.data.sources import Splits
+from ucjax.data.images import ImageSet, Item, Listing
 from ucjax.errors import UserError
-from ucjax.files import protect as protection
-from ucjax.job import Job, cache_folder
-from ucjax.surrogates import Surrogate
+from ucjax.files import manifest, protect, verification
+from ucjax.files.picture import Encoding
+from ucjax.protections import controls
+from ucjax.protections.noise import Noise, Pixels
 
 T = TypeVar("T")
 
@@ -45,16 +43,21 @@ class FileCost:
     cache_bytes: float
 
 
-def listing(job: Job) -> Listing | None:
+def listing(config: ConfigDict) -> Listing | None:
     """Lists the images of a run without decoding them; None if they are not on this machine.
 
     Raises:
       UserError: the folder does not exist, or holds no picture.
     """
-    data, seed = job.config.data, job.config.seed
+    data, seed = config.data, config.seed
     if data.source == "folder":
         place = Path(data.root).expanduser()
-        return folder.listing(place, test_fraction=data.test_fraction, seed=seed)
+        return folder.listing(
+            place,
+            test_fraction=data.test_fraction,
+            seed=seed,
+            split_unlabelled=data.split_unlabelled,
+        )
     if data.source == "textures":
         train, test = (
             textures.items(split, count, data.short_side, seed)
@@ -62,7 +65,7 @@ def listing(job: Job) -> Listing | None:
         )
         return Listing(train, test, textures.FAMILIES)
     if tfds.is_prepared(data.name, data.root):
-        return tfds.listing(data.name, data.root, cache_dir=cache_folder(job))
+        return tfds.listing(data.name, data.root, cache_dir=cache_folder(config))
     return None
 
 
@@ -80,7 +83,7 @@ def photos(root: Path) -> Listing:
     return Listing(items, [], class_names, root)
 
 
-def measure(job: Job, listed: Listing, surrogate: Surrogate, *, files: int) -> FileCost | None:
+def measure(config: ConfigDict, listed: Listing, *, files: int) -> FileCost | None:
     """Sends about `files` images, spread evenly over those to protect, through the stages.
 
     Returns None if none of them can be read.
@@ -88,47 +91,71 @@ def measure(job: Job, listed: Listing, surrogate: Surrogate, *, files: int) -> F
     chosen = np.unique(np.linspace(0, len(listed.train) - 1, files).astype(int))
     items = [listed.train[index] for index in chosen]
     with tempfile.TemporaryDirectory() as temporary, contextlib.redirect_stdout(io.StringIO()):
-        config = copy.deepcopy(job.config)
-        config.data.cache = f"{temporary}/cache"
-        trial = dataclasses.replace(job, config=config, folder=Path(temporary) / "run")
-        return _through_the_stages(trial, items, listed, surrogate)
+        return _through_the_stages(config, items, listed, Path(temporary))
 
 
 def _through_the_stages(
-    job: Job, items: list[Item], listed: Listing, surrogate: Surrogate
+    config: ConfigDict, items: list[Item], listed: Listing, place: Path
 ) -> FileCost | None:
-    k, crop = job.config.clusters.k, job.config.data.crop
-    decoded, decode_seconds = _timed(
-        lambda: images.build(
+    data, spec = config.data, config.noise
+
+    def decode(items: list[Item], label: str) -> ImageSet:
+        return images.build(
             items,
-            short_side=job.config.data.short_side,
-            cache_dir=cache_folder(job),
-            label="sample",
+            short_side=data.short_side,
+            cache_dir=place / "cache",
+            label=label,
             class_names=listed.class_names,
         )
-    )
+
+    decoded, decode_seconds = _timed(lambda: decode(items, "sample"))
     n = len(decoded)
     if not n:
         return None
-    splits = Splits(decoded, decoded, listed.root)
-    clusters = Clusters(np.zeros((k, 1), np.float32), np.zeros(n, np.int32), 0.0, 0)
-    blank = np.zeros((k, crop, crop, 3), np.float32)
-    published = stages.make_protector(blank, clusters, surrogate, job)
-    written, write_seconds = _timed(lambda: arms.write("random", splits, clusters, published, job))
-    _, check_seconds = _timed(lambda: arms.prove(written, splits, published, job))
-    _, reread_seconds = _timed(lambda: arms.decode_for_surrogate("random", written, job))
-    outputs = [item.name for item in protection.items_of(written.folder)]
+    noise = _signs(config, n)
+    root = listed.root if config.files.geometry == "native" else None
+    out = place / "files"
+    _, write_seconds = _timed(
+        lambda: protect.protect_images(
+            decoded,
+            root=root,
+            noise=noise,
+            crop=data.crop,
+            folder=out,
+            label="sample",
+            encoding=Encoding(config.files.format),
+        )
+    )
+    if root is None:
+        clean = verification.clean_crops(decoded, data.crop)
+    else:
+        clean = verification.clean_files(root, decoded.names)
+    budget = verification.Budget(spec.epsilon_255, "linf", config.files.format == "jpeg")
+    _, check_seconds = _timed(lambda: verification.verify(out, clean, budget))
+    written = manifest.items_of(out)
+    _, reread_seconds = _timed(lambda: decode(written, "written"))
     sources = [] if listed.root is None else [listed.root / name for name in decoded.names]
+    outputs = [path for path in (out / "images").rglob("*") if path.is_file()]
     return FileCost(
         files=n,
         decode_seconds=decode_seconds / len(items),
         write_seconds=write_seconds / n,
         check_seconds=check_seconds / n,
         reread_seconds=reread_seconds / n,
-        source_bytes=sum(path.stat().st_size for path in sources) / n,
-        written_bytes=sum(map(_size, (written.folder / "images" / name for name in outputs))) / n,
+        source_bytes=sum(map(_size, sources)) / n,
+        written_bytes=sum(map(_size, outputs)) / n,
         cache_bytes=decoded.rows.nbytes / n,
     )
+
+
+def _signs(config: ConfigDict, count: int) -> Noise:
+    data, spec = config.data, config.noise
+
+    def signs(row: int) -> np.ndarray:
+        return controls.image_signs(0, row, data.crop, spec.epsilon_255, grain=spec.grain)
+
+    patterns = Pixels(signs, data.crop, data.short_side, spec.epsilon_255)
+    return Noise(patterns, np.arange(count, dtype=np.int32), spec.epsilon_255)
 
 
 def _size(path: Path) -> int:

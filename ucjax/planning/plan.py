@@ -5,39 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ucjax import job
+from ucjax import surrogates
+from ucjax.comparison import run as comparison
 from ucjax.data.images import Listing
-from ucjax.planning import cost, files, stand_ins, steps, targets
+from ucjax.errors import UserError
+from ucjax.planning import cost, files, steps
 from ucjax.planning.cost import Cost
 from ucjax.planning.files import FileCost
-from ucjax.planning.schedule import Stage, count, schedule
-from ucjax.planning.steps import Images
-from ucjax.planning.targets import ASSUMED_UTILISATION, Target, TargetRow
-from ucjax.protections.uc import perturbation
-from ucjax.runtime import parallel, platforms
+from ucjax.planning.schedule import Images, Stage, count, noisy, schedule, surrogate_of
+from ucjax.protections import table
+from ucjax.runtime import parallel
 from ucjax.surrogates import Surrogate
-from ucjax.victims import training as victims
 
 _SAMPLE_FILES = 12
 
 
 @dataclass(frozen=True)
 class Row:
-    """A stage and its cost; None where it is not known.
-
-    `flops` of a step are those of this machine's program on each device, `lowered_flops` those of
-    the program accelerators get, on all devices together.
-    """
+    """A stage and its cost; None where it is not known."""
 
     stage: Stage
-    flops: float | None
-    lowered_flops: float | None
     memory_bytes: int | None
     seconds: float | None
 
@@ -49,12 +40,9 @@ class Plan:
     images: Images
     machine: str
     free_bytes: int
-    surrogate: str
     rows: tuple[Row, ...]
     files: FileCost | None
     written_files: int
-    target: Target | None
-    target_rows: tuple[TargetRow, ...]
     problems: tuple[str, ...]
 
 
@@ -63,8 +51,6 @@ def make(
     *,
     assumed: Images | None = None,
     listed: Listing | None = None,
-    measured: bool = True,
-    target: Target | None = None,
     run: bool = True,
     mesh: Mesh | None = None,
     say: Callable[[str], None] = print,
@@ -72,148 +58,132 @@ def make(
     """Compiles the steps of a run, runs each a few times, and puts their costs together.
 
     Args:
-      config: the experiment.
+      config: the experiment; with no victims it ends at the files.
       assumed: the number of images, instead of the known one.
       listed: the images, instead of those the config names.
-      measured: whether the effect will be measured, as `ucjax.main` does; False stops at the
-        protected files, as `ucjax protect` does.
-      target: also what it costs there.
       run: False compiles only: no times, no sample of files.
       mesh: the devices of this machine (None: all).
       say: is told what is being done.
 
     Raises:
-      UserError: impossible settings here or on the target, or no data to count.
+      UserError: impossible settings, or no data to count.
     """
     mesh = mesh or parallel.make_mesh()
-    this = job.check(config, Path(), mesh)
-    if target is not None:
-        perturbation.check(this.noise, p=config.clusters.k, devices=target.chips)
-        victims.check(this.victim, devices=target.chips)
+    asked = comparison.check(config, mesh)
     if listed is None and assumed is None:
-        listed = files.listing(this)
+        listed = files.listing(config)
     images = assumed or count(config, listed)
-    spec = config.surrogate
-    surrogate = stand_ins.load(spec.name, path=spec.path, image_size=config.data.crop)
-    stages = [x for x in schedule(config, images, mesh) if measured or not x.measures]
-    built = steps.build(this, surrogate, images)
-    costs = _costs(built, {stage.cost for stage in stages}, run=run, say=say)
-    lowered = _lowered_flops(config, surrogate, images)
+    stages = schedule(config, asked, images, mesh)
+    loaded = _surrogates(asked, config, say)
+    built = steps.build(config, asked, loaded, images, mesh)
+    costs = {}
+    for name in dict.fromkeys(stage.cost for stage in stages if stage.cost in built):
+        say(f"compiling{' and timing' if run else ''}: {name}")
+        costs[name] = cost.compiled(built[name], run=run)
+    if run:
+        costs |= _kmeans(asked, config, loaded, images, mesh, say)
     sample = None
     if run and listed is not None:
         say("timing: files")
-        sample = files.measure(this, listed, surrogate, files=_SAMPLE_FILES)
-    kmeans = None
-    if run:
-        d = steps.dimensions(surrogate)
-        kmeans = cost.kmeans_seconds(images.train, d, config.clusters, mesh)
-    target_rows: tuple[TargetRow, ...] = ()
-    if target is not None:
-        times = {name: sum(s.count for s in stages if s.cost == name) for name in costs}
-        target_rows = targets.rows(target, config, images, lowered, times, say)
+        sample = files.measure(config, listed, files=_SAMPLE_FILES)
     return Plan(
         images=images,
         machine=f"{mesh.size} × {mesh.devices.flat[0].device_kind}",
         free_bytes=cost.available_bytes(),
-        surrogate=surrogate.id,
-        rows=tuple(_row(stage, costs, lowered, sample, kmeans) for stage in stages),
+        rows=tuple(_row(stage, costs, sample) for stage in stages),
         files=sample,
         written_files=sum(stage.count for stage in stages if stage.cost == "write"),
-        target=target,
-        target_rows=target_rows,
-        problems=_problems(costs, target, target_rows),
+        problems=_problems(costs),
     )
 
 
-def _costs(
-    built: dict[str, steps.Step], needed: set[str], *, run: bool, say: Callable[[str], None]
+def _surrogates(
+    asked: comparison.Plan, config: ConfigDict, say: Callable[[str], None]
+) -> dict[str, Surrogate]:
+    """Loads what the rows need; of one without weights here no step can be timed."""
+    found: dict[str, Surrogate] = {}
+    missing: set[str] = set()
+    for row, own, _ in noisy(asked, config):
+        name = surrogate_of(own)
+        if "surrogate" not in table.find(row).shared or name in found or name in missing:
+            continue
+        spec = own.surrogate
+        try:
+            found[name] = surrogates.load(spec.name, path=spec.path, image_size=own.data.crop)
+        except UserError as error:
+            missing.add(name)
+            say(f"not timed: the steps of {name}, which cannot be loaded ({error})")
+    return found
+
+
+def _kmeans(
+    asked: comparison.Plan,
+    config: ConfigDict,
+    loaded: dict[str, Surrogate],
+    images: Images,
+    mesh: Mesh,
+    say: Callable[[str], None],
 ) -> dict[str, Cost]:
-    costs = {}
-    for name, step in built.items():
-        if name in needed:
-            say(f"compiling{' and timing' if run else ''}: {name}")
-            costs[name] = cost.compiled(step, run=run)
+    """Returns what an iteration of k-means takes, its seeds included."""
+    costs: dict[str, Cost] = {}
+    for _, own, _ in noisy(asked, config):
+        name = surrogate_of(own)
+        key = f"k-means {name} {own.clusters.k}"
+        if name in loaded and key not in costs:
+            say(f"timing: {key}")
+            d, spec = steps.dimensions(loaded[name]), own.clusters
+            seconds = cost.kmeans_seconds(images.train, d, spec, mesh)
+            costs[key] = Cost(0, seconds / (spec.n_init * spec.max_iterations))
     return costs
 
 
-def _lowered_flops(config: ConfigDict, surrogate: Surrogate, images: Images) -> dict[str, float]:
-    """FLOPs of each step as accelerators get it, with `lax.conv`: a count, nothing is compiled."""
-    one = job.check(config, Path(), parallel.make_mesh(jax.local_devices()[:1]))
-    with platforms.traced_for("accelerator"):
-        built = steps.build(one, surrogate, images)
-        return {name: cost.lowered_flops(step) for name, step in built.items()}
-
-
-def _row(
-    stage: Stage,
-    costs: dict[str, Cost],
-    lowered: dict[str, float],
-    sample: FileCost | None,
-    kmeans: float | None,
-) -> Row:
-    if stage.cost == "k-means":
-        return Row(stage, None, None, None, kmeans)
+def _row(stage: Stage, costs: dict[str, Cost], sample: FileCost | None) -> Row:
     if stage.unit == "images":
         each = getattr(sample, f"{stage.cost}_seconds", None)
-        return Row(stage, None, None, None, None if each is None else each * stage.count)
-    step = costs[stage.cost]
+        return Row(stage, None, None if each is None else each * stage.count)
+    step = costs.get(stage.cost)
+    if step is None:
+        return Row(stage, None, None)
     seconds = None if step.seconds is None else step.seconds * stage.count
-    return Row(stage, step.flops, lowered[stage.cost], step.memory_bytes, seconds)
+    return Row(stage, step.memory_bytes or None, seconds)
 
 
-def _problems(
-    costs: dict[str, Cost], target: Target | None, rows: tuple[TargetRow, ...]
-) -> tuple[str, ...]:
-    cure = "lower its batch size"
+def _problems(costs: dict[str, Cost]) -> tuple[str, ...]:
     free = cost.available_bytes()
-    found = [
+    return tuple(
         f"a step of {name} needs {step.memory_bytes / 1e9:.1f} GB, this machine has "
-        f"{free / 1e9:.1f} GB free: {cure}"
+        f"{free / 1e9:.1f} GB free: lower its batch size"
         for name, step in costs.items()
         if step.memory_bytes > free
-    ]
-    if target is not None:
-        found += [
-            f"a step of {row.step} needs {row.memory_bytes / 1e9:.1f} GB on each chip, "
-            f"{target.name} has {target.chip.memory_gb} GB: {cure}, or use more chips"
-            for row in rows
-            if row.memory_bytes is not None and row.memory_bytes > target.chip.memory_gb * 1e9
-        ]
-    return tuple(found)
+    )
 
 
 def text(plan: Plan) -> str:
     """Returns the plan as a table for people."""
     images = plan.images
     classes = f"{images.classes} classes" if images.classes else "no labels"
-    header = ("stage", "how often", "each", "GFLOP each", "on accelerators", "memory", "time")
+    header = ("stage", "how often", "each", "memory", "time")
     lines = [
         f"{images.train} images to protect, {images.test} clean test images, {classes} "
         f"({images.origin})",
-        f"{plan.surrogate} on {plan.machine}, {_bytes(plan.free_bytes)} of memory free",
+        f"{plan.machine}, {_bytes(plan.free_bytes)} of memory free",
         "",
         *_aligned([header, *(_cells(row) for row in plan.rows)]),
         *_totals(plan.rows),
         "",
         *_disk(plan),
-        "GFLOP are those of this machine's program on each device, and of the one "
-        "accelerators get (lax.conv) in all",
+        *(f"problem: {problem}" for problem in plan.problems),
     ]
-    if plan.target is not None:
-        lines += ["", *_target_lines(plan.target, plan.target_rows)]
-    lines += [f"problem: {problem}" for problem in plan.problems]
     return "\n".join(lines)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    each = None if row.seconds is None or not row.stage.count else row.seconds / row.stage.count
+    each = None if row.seconds is None else row.seconds / row.stage.count
     bound = "≤ " if row.stage.at_most else ""
     return (
         row.stage.name,
         f"{bound}{row.stage.count} {row.stage.unit}",
         "-" if each is None else f"{1e3 * each:.1f} ms",
-        "-" if row.flops is None else f"{row.flops / 1e9:.3g}",
-        "-" if row.lowered_flops is None else f"{row.lowered_flops / 1e9:.3g}",
         "-" if row.memory_bytes is None else _bytes(row.memory_bytes),
         "-" if row.seconds is None else f"{bound}{_duration(row.seconds)}",
     )
@@ -240,39 +210,11 @@ def _disk(plan: Plan) -> list[str]:
         return ["disk: not known without a sample of the files"]
     n, each = plan.images.train, sample.written_bytes
     growth = f", {each / sample.source_bytes:.1f} × the originals" if sample.source_bytes else ""
-    controls = f", with controls {_bytes(plan.written_files * each)}"
+    all_rows = f", of all rows {_bytes(plan.written_files * each)}"
     return [
         f"disk, at most, from {sample.files} images with random noise: protected files "
-        f"{_bytes(n * each)} ({_bytes(each)} each{growth}){controls * (plan.written_files > n)}; "
+        f"{_bytes(n * each)} ({_bytes(each)} each{growth}){all_rows * (plan.written_files > n)}; "
         f"decoded images {_bytes((n + plan.images.test) * sample.cache_bytes)} in the cache",
-    ]
-
-
-def _target_lines(target: Target, rows: tuple[TargetRow, ...]) -> list[str]:
-    compiled = any(row.memory_bytes is not None for row in rows)
-    peak = target.chip.peak_flops / 1e12
-    how = (
-        f"FLOPs and memory by the TPU compiler for {target.topology}"
-        if compiled
-        else "estimate, nothing was compiled for it: FLOPs are this machine's count"
-    )
-    header = ("step", "how often", "GFLOP a chip", "memory a chip", "time (estimate)")
-    table = [
-        (
-            row.step,
-            str(row.count),
-            f"{row.flops / 1e9:.3g}",
-            "-" if row.memory_bytes is None else _bytes(row.memory_bytes),
-            _duration(row.seconds),
-        )
-        for row in rows
-    ]
-    return [
-        f"{target.name}, {target.chips} chips of {peak:.0f} bf16 TFLOP/s and "
-        f"{target.chip.memory_gb} GB: {how}",
-        *_aligned([header, *table]),
-        f"estimate of the steps' time: {_duration(sum(row.seconds for row in rows))}, = FLOPs / "
-        f"(peak × assumed utilisation of {ASSUMED_UTILISATION}); small steps reach far less",
     ]
 
 

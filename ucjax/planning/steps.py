@@ -1,37 +1,29 @@
-"""The pipeline's own steps with the shapes of their arguments, so that they can be compiled alone.
-
-Nothing here touches a device: the mesh may be one of machines that are not there.
-"""
+"""The run's own steps with the shapes of their arguments, so that they can be compiled alone."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
-from ucjax.job import Job
+from ucjax.comparison import run
+from ucjax.planning.schedule import Images, noisy, surrogate_of
 from ucjax.protections.uc import perturbation
 from ucjax.protections.uc import training as noise
 from ucjax.protections.uc.objective import Batch, make_objective
-from ucjax.runtime import parallel
+from ucjax.protections.uc.perturbation import NoiseSpec
 from ucjax.runtime.parallel import REPLICATED, SHARDED
 from ucjax.surrogates import Surrogate, features
 from ucjax.victims import together
+from ucjax.victims.contract import Victim
 from ucjax.victims.step import make_programs
 from ucjax.victims.training import tested_at_once
-
-
-class Images(NamedTuple):
-    """How many images a run has, and how that is known."""
-
-    train: int  # to protect
-    test: int  # clean test images
-    classes: int  # 0: no labels, so no victims
-    origin: str
 
 
 class Step(NamedTuple):
@@ -43,14 +35,32 @@ class Step(NamedTuple):
     at_once: int = 1  # how many of it run at the same time, on the same devices
 
 
-def build(job: Job, surrogate: Surrogate, images: Images) -> dict[str, Step]:
-    """Returns the steps of a run by name, on `job.mesh`."""
-    steps = {
-        "features": _features(job, surrogate, images),
-        "noise": _noise(job, surrogate, images),
-    }
-    if images.classes and images.test:
-        steps |= _victim(job, images)
+def build(
+    config: ConfigDict,
+    plan: run.Plan,
+    surrogates: Mapping[str, Surrogate],
+    images: Images,
+    mesh: Mesh,
+) -> dict[str, Step]:
+    """Returns the steps of a run by the `cost` of their stages, those of `surrogates` and victims.
+
+    Args:
+      config: the experiment.
+      plan: its rows and columns.
+      surrogates: by `surrogate_of`; steps of others are left out.
+      images: how many there are.
+      mesh: the devices.
+    """
+    steps: dict[str, Step] = {}
+    for row, own, trained in noisy(plan, config):
+        if (surrogate := surrogates.get(surrogate_of(own))) is None:
+            continue
+        steps[f"features {surrogate_of(own)}"] = _features(own, surrogate, images, mesh)
+        if trained:
+            steps[f"noise {row}"] = _noise(own, surrogate, images, mesh)
+    for victim in plan.columns:
+        if images.test:
+            steps |= _victim(victim, images, mesh)
     return steps
 
 
@@ -60,24 +70,22 @@ def dimensions(surrogate: Surrogate) -> int:
     return jax.eval_shape(surrogate.embed, surrogate.params, pixels).shape[1]
 
 
-def _features(job: Job, surrogate: Surrogate, images: Images) -> Step:
-    batch = features.step_size(images.train, job.config.surrogate.batch_size, job.mesh)
+def _features(config: ConfigDict, surrogate: Surrogate, images: Images, mesh: Mesh) -> Step:
+    batch = features.step_size(images.train, config.surrogate.batch_size, mesh)
     return Step(
-        features.make_step(surrogate, job.mesh),
-        (_like(surrogate.params, job.mesh), _pixels(batch, job.config.data.crop, job.mesh)),
+        features.make_step(surrogate, mesh),
+        (_like(surrogate.params, mesh), _pixels(batch, config.data.crop, mesh)),
         carries=False,
     )
 
 
-def _noise(job: Job, surrogate: Surrogate, images: Images) -> Step:
-    spec, mesh, p = job.noise, job.mesh, job.config.clusters.k
+def _noise(config: ConfigDict, surrogate: Surrogate, images: Images, mesh: Mesh) -> Step:
+    spec, p = NoiseSpec(**config.noise, seed=0), config.clusters.k
     steps = math.ceil(images.train / spec.batch_size) * spec.epochs
     optimizer = perturbation.make_optimizer(spec, steps)
-    # Born in thought on a device that is here, with the padding of `mesh`: the shapes are equal.
-    here = parallel.make_mesh(jax.local_devices()[:1])
-    size, padded = job.config.data.crop, p + -p % mesh.size
+    size, padded = config.data.crop, p + -p % mesh.size
     state = jax.eval_shape(
-        functools.partial(perturbation.init, spec, optimizer, p=padded, size=size, mesh=here)
+        functools.partial(perturbation.init, spec, optimizer, p=padded, size=size, mesh=mesh)
     )
     state = jax.tree.map(
         lambda x, part: _array(x.shape, x.dtype, mesh, part), state, perturbation.state_specs(state)
@@ -95,11 +103,10 @@ def _noise(job: Job, surrogate: Surrogate, images: Images) -> Step:
     )
 
 
-def _victim(job: Job, images: Images) -> dict[str, Step]:
-    spec, mesh, b = job.victim, job.mesh, job.victim.batch_size
+def _victim(victim: Victim, images: Images, mesh: Mesh) -> dict[str, Step]:
+    spec, b = victim.spec, victim.spec.batch_size
     total = math.ceil(images.train / b) * spec.epochs
-    # Not the cached ones: they may hold traces for another platform.
-    programs = make_programs(spec, images.classes, total, mesh)
+    programs = make_programs(spec, max(images.classes, 2), total, mesh)
     seed = _array((), np.uint32, mesh, REPLICATED)
     state = _like(jax.eval_shape(programs.init, seed), mesh)
     labels = _array((b,), np.int32, mesh, SHARDED)
@@ -111,9 +118,10 @@ def _victim(job: Job, images: Images) -> dict[str, Step]:
         _array((tested,), np.float32, mesh, SHARDED),
     )
     train = (state, _pixels(b, spec.crop, mesh), labels, seed)
+    at_once = together.at_once(mesh)
     return {
-        "victim": Step(programs.step, train, carries=True, at_once=together.at_once(mesh)),
-        "victim test": Step(programs.test, test, carries=False, at_once=together.at_once(mesh)),
+        f"train {victim.name}": Step(programs.step, train, carries=True, at_once=at_once),
+        f"test {victim.name}": Step(programs.test, test, carries=False, at_once=at_once),
     }
 
 

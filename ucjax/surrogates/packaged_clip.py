@@ -1,4 +1,4 @@
-"""A small CLIP image tower, exported by `benchmarks/packaged_clip` into the package's assets."""
+"""A small CLIP image tower, exported by `tools/packaged_clip` into the package's assets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load(path: str, image_size: int) -> Surrogate:
         if not file.is_file():
             raise UserError(
                 f"no packaged CLIP in {folder} ({file.name} is missing): train one with "
-                "benchmarks/packaged_clip, or choose another surrogate"
+                "tools/packaged_clip, or choose another surrogate"
             )
     found, stated = checkpoint.sha256(weights), checkpoint.read_json(facts).get("sha256")
     if found != stated:

@@ -15,10 +15,10 @@ from jax.sharding import Mesh, NamedSharding
 from optax import contrib
 from transformers.models.clip.modeling_flax_clip import FlaxCLIPModule
 
-from benchmarks.packaged_clip import model
-from benchmarks.packaged_clip.model import Recipe
-from benchmarks.packaged_clip.prompts import TEMPLATES, Prompts
-from benchmarks.packaged_clip.views import random_views
+from tools.packaged_clip import model
+from tools.packaged_clip.model import Recipe
+from tools.packaged_clip.prompts import TEMPLATES, Prompts
+from tools.packaged_clip.views import random_views
 from ucjax.data import augment
 from ucjax.runtime import parallel
 

@@ -1,6 +1,6 @@
 """What the packaged CLIP sees in photos, and how fast, beside EfficientNet-Lite0 and no learning.
 
-    python -m benchmarks.packaged_clip.measure PHOTOS --size=64 --size=128
+    python -m tools.packaged_clip.measure PHOTOS --size=64 --size=128
 
 PHOTOS holds a folder a class, or `train/` with them (as for `data.root`). Each picture is resized
 to the short side `--size` and cropped to its centre. 5-NN: leave one out among the training
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of k-means; default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each timing")
-    default = Path(__file__).parents[1] / "results" / "packaged_clip.json"
+    default = Path(__file__).with_name("results.json")
     parser.add_argument("--out", type=Path, default=default)
     args = parser.parse_args()
     rows = []

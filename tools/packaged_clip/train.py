@@ -1,8 +1,8 @@
 """Trains the small CLIP that ucjax ships, on Tiny-ImageNet, and exports its image tower.
 
-    python -m benchmarks.packaged_clip.train --data=tiny-imagenet.zip --workdir=out/clip
-    python -m benchmarks.packaged_clip.train ... --patch=8 --epochs=90 --batch-size=1024   # a GPU
-    python -m benchmarks.packaged_clip.train ... --export-only         # of the last checkpoint
+    python -m tools.packaged_clip.train --data=tiny-imagenet.zip --workdir=out/clip
+    python -m tools.packaged_clip.train ... --patch=8 --epochs=90 --batch-size=1024   # a GPU
+    python -m tools.packaged_clip.train ... --export-only         # of the last checkpoint
 
 Contrastive between images and captions. A set of this kind has captions of only 200 meanings, so
 in a batch of 128 nearly half of the images would meet another of their class, to be masked, and
@@ -32,11 +32,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from transformers.models.clip.modeling_flax_clip import FlaxCLIPModule
 
-from benchmarks.packaged_clip import data, export, model
-from benchmarks.packaged_clip import prompts as captions
-from benchmarks.packaged_clip.data import LabelledPictures
-from benchmarks.packaged_clip.model import Recipe
-from benchmarks.packaged_clip.step import Programs, State, compile_programs
+from tools.packaged_clip import data, export, model
+from tools.packaged_clip import prompts as captions
+from tools.packaged_clip.data import LabelledPictures
+from tools.packaged_clip.model import Recipe
+from tools.packaged_clip.step import Programs, State, compile_programs
 from ucjax.data.feed import Feed
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError

@@ -12,8 +12,8 @@ from flax import traverse_util
 from transformers import CLIPConfig
 from transformers.models.clip.modeling_flax_clip import FlaxCLIPModule
 
-from benchmarks.packaged_clip.data import IMAGE_SIZE
-from benchmarks.packaged_clip.prompts import Prompts
+from tools.packaged_clip.data import IMAGE_SIZE
+from tools.packaged_clip.prompts import Prompts
 from ucjax.runtime import platforms
 from ucjax.surrogates.base import Preprocessing
 from ucjax.surrogates.pretrained import normalize

@@ -12,7 +12,7 @@ from flax import traverse_util
 from safetensors.numpy import save
 from transformers import CLIPConfig
 
-from benchmarks.packaged_clip.model import PREPROCESSING, Recipe
+from tools.packaged_clip.model import PREPROCESSING, Recipe
 from ucjax.runtime import checkpoint
 
 SHIPPED = ("vision_model", "visual_projection")
@@ -26,7 +26,7 @@ _CARD = """# A small CLIP image tower
 A surrogate that comes with ucjax, for use offline (`config.surrogate.name = "packaged_clip"`): the
 image half of a CLIP (arXiv:2103.00020) of {million:.1f} million parameters for {size} px, a vision
 transformer with patches of {patch} px, width {width}, {layers} layers and {heads} heads, projected
-to {dimensions} dimensions. Trained from scratch by `benchmarks/packaged_clip/train.py`; nothing of
+to {dimensions} dimensions. Trained from scratch by `tools/packaged_clip/train.py`; nothing of
 another model is in it.
 
 | | |
