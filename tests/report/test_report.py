@@ -9,58 +9,26 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import tables as made
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from ucjax.report import page, plots, tables, tiles, verdict
+from ucjax.cli.command import main
+from ucjax.comparison import verdict
+from ucjax.comparison.table import load
+from ucjax.report import page, plots, tables, tiles
 from ucjax.report.page import Pictures
-from ucjax.report.summary import Arm, Summary, mean_std
-from ucjax.victims.training import EpochRecord, VictimResult
 
 ATTACK = "<script>alert('&')</script>"
 VOID = {"meta", "img", "br"}
 
 
-def victim(last, peak=None):
-    peak = last if peak is None else peak
-    curve = (EpochRecord(2.0, 0.5, peak), EpochRecord(1.0, 0.9, last))
-    return VictimResult(last, peak, curve)
-
-
-def make_arm(name, *accuracies, peaks=None):
-    changed = name != "clean"
-    peaks = peaks or accuracies
-    return Arm(
-        name=name,
-        max_delta_255=16 * changed,
-        mean_abs_delta_over_eps=0.8 * changed,
-        psnr_median=25.3 if changed else float("inf"),
-        ssim_median=0.71 if changed else 1.0,
-        moved=0.6 if name == "protected" else 0.0,
-        victims={i: victim(*pair) for i, pair in enumerate(zip(accuracies, peaks, strict=True))},
-    )
-
-
-CLEAN = make_arm("clean", 0.85, 0.86, 0.87)
-RANDOM = make_arm("random", 0.83, 0.84, 0.85)
-CLUSTER_RANDOM = make_arm("cluster_random", 0.60, 0.62, 0.64)
-PROTECTED = make_arm("protected", 0.30, 0.31, 0.33)
-
-
-def make_summary(*arms, **changes):
-    summary = Summary(
-        config={"seed": 0, "data": {"root": f"/photos/{ATTACK}"}},
-        environment={"command": f"python -m ucjax.main {ATTACK}", "packages": {"jax": "0.10"}},
-        train_count=12,
-        test_count=4,
-        class_names=("cat", ATTACK),
-        cluster_sizes=(6, 4, 2),
-        purity=0.75,
-        noise_loss=(0.02, 0.01),
-        noise_moved=(0.1, 0.6),
-        arms=arms or (CLEAN, RANDOM, CLUSTER_RANDOM, PROTECTED),
-    )
-    return dataclasses.replace(summary, **changes)
+def make_table(*entries, **changes):
+    hostile = {
+        "config": {"seed": 0, "data": {"root": f"/photos/{ATTACK}"}},
+        "environment": {"command": f"python -m ucjax.main {ATTACK}", "packages": {"jax": "0.10"}},
+    }
+    return made.table(*entries, **{**hostile, **changes})
 
 
 def make_pictures(*, side=12, pairs=2, clusters=3, examples=2):
@@ -70,6 +38,7 @@ def make_pictures(*, side=12, pairs=2, clusters=3, examples=2):
     shown = np.arange(pairs) % clusters
     before = rng.standard_normal((12, 5)).astype(np.float32)
     return Pictures(
+        row=f"uc:{ATTACK}",
         clean=clean,
         protected=np.rint(np.clip(clean / 255 + noise[shown], 0, 1) * 255).astype(np.uint8),
         clusters=shown,
@@ -78,7 +47,10 @@ def make_pictures(*, side=12, pairs=2, clusters=3, examples=2):
         before=before,
         after=before + 1,
         assignment=np.repeat(np.arange(3), (6, 4, 2)),
+        purity=0.75,
         epsilon_255=16,
+        loss=(0.02, 0.01),
+        moved=(0.1, 0.6),
     )
 
 
@@ -112,7 +84,7 @@ class Checker(HTMLParser):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    page.write(make_summary(), make_pictures(), folder)
+    page.write(make_table(), make_pictures(), folder)
     return folder
 
 
@@ -150,111 +122,108 @@ def test_html_needs_nothing_else(checked, written):
 def test_what_users_wrote_is_text(checked):
     text = "".join(checked.text)
     assert "script" not in checked.tags
-    assert text.count(ATTACK) == 3  # the class name, the command, the config
+    assert text.count(ATTACK) == 3  # the row, the command, the config
     assert "data.root = " in text
 
 
-def test_page_says_the_headline_and_shows_the_table(checked):
+def test_labels_that_users_wrote_are_text():
+    label = f"folder={ATTACK}"
+    rows = (made.line("clean"), made.line(label, row="folder=x"))
+    entries = [made.entry(x, 0.8, 0.82, column=ATTACK) for x in ("clean", label)]
+    text = page.render(make_table(*entries, rows=rows), None)
+    checked = Checker(text)
+    assert "script" not in checked.tags
+    assert "".join(checked.text).count(label) >= 3  # two tables and the legend
+
+
+def test_page_says_the_headline_and_shows_the_tables(checked):
     text = "".join(checked.text).replace("\u00a0", " ")
-    assert verdict.judge(make_summary()).result in text
-    for row in tables.rows(make_summary()):
-        for cell in row:
-            assert cell in text
+    found = verdict.judge(make_table())
+    assert found.result in text
+    assert found.meaning in text
+    for rows in (tables.accuracies(make_table()), tables.facts(make_table())):
+        for row in rows:
+            for cell in row:
+                assert cell in text
 
 
-def test_json_is_plain_and_complete(written):
-    def refuse(constant):
-        raise AssertionError(constant)
-
-    found = json.loads((written / "report.json").read_text(), parse_constant=refuse)
-    arms = {arm["name"]: arm for arm in found["arms"]}
-    assert list(arms) == ["clean", "random", "cluster_random", "protected"]
-    assert arms["clean"]["psnr_median"] is None
-    assert arms["random"]["psnr_median"] == 25.3
-    accuracies = [0.30, 0.31, 0.33]
-    assert arms["protected"]["last"]["mean"] == pytest.approx(np.mean(accuracies))
-    assert arms["protected"]["last"]["std"] == pytest.approx(np.std(accuracies, ddof=1))
-    assert [v["seed"] for v in arms["protected"]["victims"]] == [0, 1, 2]
-    curve = arms["protected"]["victims"][1]["curve"]
-    assert [epoch["test_accuracy"] for epoch in curve] == [0.31, 0.31]
-    assert found["cluster_sizes"] == [6, 4, 2]
-    assert found["noise_loss"] == [0.02, 0.01]
-    assert found["verdict"]["shown"] is True
-    assert {field.name for field in dataclasses.fields(Summary)} <= set(found)
+def test_page_says_of_every_other_row_and_column_what_is_shown():
+    weak = made.entry("uc:eps=2", 0.85, 0.86)
+    other = [made.entry(e.label, 0.8, 0.81, column="vit_tiny") for e in (made.CLEAN, made.UC)]
+    table = make_table(made.CLEAN, made.UC, weak, *other)
+    text = "".join(Checker(page.render(table, None)).text)
+    for label, column in (("uc:eps=2", made.COLUMN), ("uc", "vit_tiny")):
+        said = verdict.judge(table, label, column).meaning
+        assert f"{label} against {column}: {said}" in text
+    assert f"uc against {made.COLUMN}:" not in text
 
 
 def test_equal_inputs_give_equal_bytes(written, tmp_path):
-    page.write(make_summary(), make_pictures(), tmp_path)
-    for name in ("report.html", "report.json"):
-        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
-    assert len(list(tmp_path.iterdir())) == 2
+    page.write(make_table(), make_pictures(), tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == (written / "report.html").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_unlabelled_images_have_a_page_without_victims(tmp_path):
-    arms = [dataclasses.replace(arm, victims={}) for arm in (CLEAN, PROTECTED)]
-    summary = make_summary(*arms, class_names=(), purity=None, noise_loss=(), noise_moved=())
-    page.write(summary, make_pictures(), tmp_path)
+def test_images_without_victims_have_a_page(tmp_path):
+    table = make_table(made.entry("clean"), made.entry("uc"), columns=())
+    pictures = dataclasses.replace(make_pictures(), purity=None, loss=(), moved=())
+    page.write(table, pictures, tmp_path)
     checked = Checker((tmp_path / "report.html").read_text())
     assert checked.tags.count("svg") == 2
     text = "".join(checked.text)
     assert "None was trained" in text
-    assert "60\u00a0% of the protected files" in text
-    arms = json.loads((tmp_path / "report.json").read_text())["arms"]
-    assert [arm["last"] for arm in arms] == [None, None]
+    assert "Purity" not in text
+    assert "accuracy" not in tables.text(table)
+    page.write(table, None, tmp_path)
+    assert Checker((tmp_path / "report.html").read_text()).tags.count("svg") == 0
 
 
 def test_large_runs_stay_small(tmp_path):
-    page.write(make_summary(), make_pictures(side=224, pairs=8, examples=6), tmp_path)
+    page.write(make_table(), make_pictures(side=224, pairs=8, examples=6), tmp_path)
     assert (tmp_path / "report.html").stat().st_size < 3.5e6  # of pure noise, which packs worst
 
 
-def test_verdict_claims_protection_only_beyond_every_control():
-    found = verdict.judge(make_summary())
-    assert found.shown is True
-    assert "31.3 ± 1.5 %" in found.result
-    assert "86.0 ± 1.0 % for the clean files" in found.result
-    assert "30.7 points higher" in found.meaning  # cluster_random is the nearest
-    assert "Not measured" not in found.meaning
+def test_tables_show_no_spread_for_one_seed_and_no_word_inf():
+    table = make_table(made.CLEAN, made.entry("uc", 0.3))
+    rows = tables.accuracies(table)
+    assert rows[0] == ("trained on", "resnet18")
+    assert rows[1:] == [("clean", "86.0 ± 1.0 (86.0 ± 1.0)"), ("uc", "30.0 (30.0)")]
+    clean, ours = tables.facts(table)[1:]
+    assert clean == ("clean", "0.0", "0", "∞", "1.000", "none", "0", "–")
+    assert ours == ("uc", "12.8 = 0.80 eps", "16", "25.3", "0.710", "none", "60", "2.0")
+    assert "inf" not in tables.text(table)
 
 
-@pytest.mark.parametrize(
-    ("arms", "shown", "words"),
-    [
-        ((CLEAN, RANDOM, make_arm("protected", 0.84, 0.86, 0.88)), False, "not shown"),
-        ((CLEAN, make_arm("protected", 0.95, 0.96)), False, "not shown"),
-        ((CLEAN, CLUSTER_RANDOM, make_arm("protected", 0.60, 0.61)), False, "pattern per cluster:"),
-        ((CLEAN, RANDOM, PROTECTED), True, "Not measured in this run: a fixed random pattern"),
-        ((CLEAN, make_arm("protected", 0.3, 0.3, peaks=(0.86, 0.87))), False, "the best epoch"),
-        ((CLEAN, make_arm("protected", 0.3)), None, "One seed"),
-        ((RANDOM, PROTECTED), None, "nothing to compare"),
-        ((CLEAN, make_arm("protected")), None, "not measured"),
-    ],
-)
-def test_verdict_is_no_better_than_the_evidence(arms, shown, words):
-    found = verdict.judge(make_summary(*arms))
-    assert found.shown is shown
-    assert words in found.meaning
+def test_what_was_not_measured_is_a_dash():
+    other = made.entry("clean", 0.5, column="vit_tiny")
+    rows = tables.accuracies(make_table(made.CLEAN, made.UC, other))
+    assert [len(row) for row in rows] == [3, 3, 3]
+    assert rows[2][2] == "–"
 
 
-def test_spread_needs_separate_seeds_and_a_wide_gap():
-    high = make_arm("clean", 0.80, 0.82)
-    assert verdict.beyond_spread(make_arm("protected", 0.70, 0.72), high, "last")
-    assert not verdict.beyond_spread(make_arm("protected", 0.60, 0.81), high, "last")  # overlap
-    assert not verdict.beyond_spread(make_arm("protected", 0.40, 0.78), high, "last")  # noisy
-    assert not verdict.beyond_spread(high, high, "last")
+def test_the_ranked_table_has_drops_in_points_with_their_intervals():
+    header, first, *_, last = tables.ranked([make_table(), make_table(made.UC)])
+    assert header == tables.RANKED
+    assert first[:5] == ("uc", "resnet18", "3", "31.3 ± 1.5", "54.7")
+    low, high = map(float, first[5].split(" to "))
+    assert low < 54.7 < high
+    assert last[:6] == ("uc", "resnet18", "3", "31.3 ± 1.5", "–", "–")
 
 
-def test_table_shows_no_spread_for_one_seed_and_no_word_inf():
-    rows = tables.rows(make_summary(CLEAN, make_arm("protected", 0.3)))
-    assert rows[0][1] == "86.0 ± 1.0"
-    assert rows[1][1] == "30.0"
-    assert "inf" not in tables.text(make_summary())
-    assert all(len(row) == len(tables.HEADER) for row in rows)
+def test_columns_are_aligned():
+    lines = tables.aligned([("a", "12"), ("long", "3")])
+    assert lines == ["a     12", "long   3"]
 
 
-def test_mean_std_is_the_sample_standard_deviation():
-    assert mean_std([0.2, 0.4]) == pytest.approx((0.3, np.std([0.2, 0.4], ddof=1)))
-    assert mean_std([0.5]) == (0.5, 0.0)
+def test_the_command_says_what_is_in_the_folder(tmp_path, capsys):
+    (tmp_path / "evaluation").mkdir()
+    path = tmp_path / "evaluation" / "table.json"
+    path.write_text(json.dumps(make_table().to_json()))
+    for folder in (tmp_path, tmp_path / "evaluation"):
+        assert main(["report", str(folder)]) == 0
+        said = capsys.readouterr().out
+        assert tables.text(load(path.parent)) in said
+        assert verdict.judge(make_table()).meaning in said
 
 
 def test_plane_is_that_of_scikit_learn():
