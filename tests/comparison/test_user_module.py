@@ -120,4 +120,3 @@ def test_the_command_takes_a_module_too(module, tmp_path, capsys):
     arguments[3] = "no_such_module"
     assert main([str(argument) for argument in arguments]) == 2
     assert "--module no_such_module: No module named" in capsys.readouterr().err
-

@@ -135,6 +135,21 @@ def measure(matched: Matched, splits: Splits, label: str, ground: Ground) -> Mea
             return Measured(
                 **{**known["measured"], "psnr_median": math.inf if psnr is None else psnr}
             )
+    found = _compare_all(matched, splits, ground)
+    say(
+        f"{label}: {len(names)} files matched, largest change {found.max_delta_255} of 255, "
+        f"mean {found.mean_abs_delta_255:.1f}"
+    )
+    if parallel.is_main():
+        finite = math.isfinite(found.psnr_median)  # JSON knows no infinity
+        shown = {**asdict(found), "psnr_median": found.psnr_median if finite else None}
+        checkpoint.write_json(answer, {"files": question, "measured": shown})
+    parallel.barrier("foreign")
+    return found
+
+
+def _compare_all(matched: Matched, splits: Splits, ground: Ground) -> Measured:
+    names = splits.train.names
     with without_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         results = list(
             pool.map(
@@ -156,22 +171,12 @@ def measure(matched: Matched, splits: Splits, label: str, ground: Ground) -> Mea
             f"files differ by {mean:.0f} of 255 levels on average, and protections by less than "
             f"{_DIFFERENT:.0f}; give the folder that mirrors the clean one"
         )
-    found = Measured(
+    return Measured(
         max_delta_255=max(r.max_delta_255 for r in good),
         mean_abs_delta_255=mean,
         psnr_median=median(r.psnr for r in good),
         ssim_median=median(r.ssim for r in good),
     )
-    say(
-        f"{label}: {len(good)} files matched, largest change {found.max_delta_255} of 255, "
-        f"mean {mean:.1f}"
-    )
-    if parallel.is_main():
-        finite = math.isfinite(found.psnr_median)  # JSON knows no infinity
-        shown = {**asdict(found), "psnr_median": found.psnr_median if finite else None}
-        checkpoint.write_json(answer, {"files": question, "measured": shown})
-    parallel.barrier("foreign")
-    return found
 
 
 def _compare(path: Path, index: int, splits: Splits, ground: Ground) -> fidelity.Fidelity | str:
