@@ -2,24 +2,14 @@
 
 import hashlib
 
-import flax.linen as nn
 import numpy as np
 import pytest
+import small
 
 from ucjax import surrogates
 from ucjax.surrogates import Preprocessing, Surrogate
-from ucjax.victims import table
-from ucjax.victims.contract import Model
 
 PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-
-
-class Linear(nn.Module):
-    classes: int
-
-    @nn.compact
-    def __call__(self, x, *, train):
-        return nn.Dense(self.classes, kernel_init=nn.initializers.zeros)(x.reshape(len(x), -1))
 
 
 def load(name, *, path="", image_size, precision="auto"):
@@ -38,10 +28,8 @@ def load(name, *, path="", image_size, precision="auto"):
 
 
 @pytest.fixture(autouse=True, scope="package")
-def small():
+def seconds():
     """Adds the model "linear", and lets every surrogate be a grid of mean colours."""
-    with pytest.MonkeyPatch.context() as patch:
-        linear = Model("logistic regression", lambda classes, width: Linear(classes))
-        patch.setitem(table.MODELS, "linear", linear)
+    with small.linear() as patch:
         patch.setattr(surrogates, "load", load)
         yield

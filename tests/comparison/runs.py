@@ -5,7 +5,6 @@ from PIL import Image
 
 from configs import smoke
 from ucjax.comparison import run
-from ucjax.victims import training
 
 
 def tiny(folder, **settings):
@@ -29,19 +28,6 @@ def of_folder(root, folder, **settings):
 
 def fill(config, workdir, mesh, **options):
     return run.run(config, workdir, command=["test"], mesh=mesh, **options)
-
-
-class Counted:
-    """Counts the victims that are trained."""
-
-    def __init__(self, monkeypatch):
-        self.labels, real = [], training.train
-
-        def train(*args, **kwargs):
-            self.labels.append(kwargs["label"])
-            return real(*args, **kwargs)
-
-        monkeypatch.setattr(training, "train", train)
 
 
 def photos(root, count, size=(60, 40), folders=("cat", "dög 2"), suffix=".jpg"):

@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-from runs import Counted, fill, of_folder, photos
+from runs import fill, of_folder, photos
+from small import Counted
 
 from ucjax.comparison import foreign
 from ucjax.errors import UserError

@@ -6,7 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from runs import Counted, fill, of_folder, photos, tiny
+from runs import fill, of_folder, photos, tiny
+from small import Counted
 
 from ucjax.comparison import columns
 from ucjax.comparison.table import clean_of, drop, load
@@ -339,7 +340,7 @@ def test_unlabelled_photos_are_protected_without_victims(mesh, tmp_path, monkeyp
 def test_a_label_rule_gives_unlabelled_photos_victims(mesh, tmp_path):
     root = tmp_path / "photos"
     photos(root, 20, folders=("",), suffix=".png")
-    victims = ("linear", "linear:labels=clusters-3")
+    victims = ("linear", "linear:labels=clusters-3-packaged_clip")
     config = of_folder(
         root, tmp_path, protections=("clean", "random"), victims=victims,
         data__split_unlabelled=True,

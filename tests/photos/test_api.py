@@ -2,10 +2,12 @@ import numpy as np
 import odd_files
 import pytest
 from pictures import content
+from small import Counted
 
 import ucjax
 from ucjax.errors import UserError
-from ucjax.photos.protect import load_surrogate, noise_for
+from ucjax.files.manifest import read_manifest
+from ucjax.photos.protect import load_surrogate, nearest_cluster
 
 SETTINGS = {
     "data__short_side": 36,
@@ -20,7 +22,8 @@ VICTIM = {
     "victim__width": 4,
     "victim__epochs": 2,
     "victim__batch_size": 8,
-    "victim__seeds": (0,),
+    "seeds": (0,),
+    "victims": ("linear",),
 }
 
 
@@ -44,9 +47,8 @@ def test_arrays_in_arrays_out(done):
     for ours, before in zip(again.images, done.images[3:5], strict=True):
         np.testing.assert_array_equal(ours, before)
     np.testing.assert_array_equal(again.clusters, done.clusters[3:5])
-    noise_of = noise_for(done.protector, load_surrogate(done.protector))
-    square = clean[0][:32, :32]
-    assert noise_of(square).cluster in (0, 1, 2)
+    nearest = nearest_cluster(done.protector, load_surrogate(done.protector))
+    assert nearest(clean[0][:32, :32]) in (0, 1, 2)
 
 
 def test_folders_are_the_command_s(done, tmp_path):
@@ -62,12 +64,75 @@ def test_folders_are_the_command_s(done, tmp_path):
     assert content(tmp_path / "out") == before
 
 
-def test_victims_are_trained_on_arrays(done):
+def test_victims_are_trained_on_arrays(done, tmp_path):
     labels = [number % 2 for number in range(12)]
-    found = ucjax.evaluate(photos(), done.images, labels=labels, **VICTIM)
-    assert found.results.keys() == {"clean", "random", "protected"}
-    assert (found.class_names, found.train_count, found.test_count) == (("0", "1"), 10, 2)
+    small = {key: value for key, value in SETTINGS.items() if key != "noise__batch_size"}
+    found = ucjax.evaluate(
+        photos(), done.images, labels=labels, workdir=tmp_path, **VICTIM, **small
+    )
+    table = found.table
+    assert [line.label for line in table.lines] == [
+        "clean",
+        "random",
+        "cluster_random",
+        "protected",
+    ]
+    assert [line.max_delta_255 for line in table.lines] == [0, 16, 16, 16]
+    assert len(table.entries) == 4
+    column = table.columns[0]
+    assert (column.classes, table.train_count, column.test_count) == (("0", "1"), 10, 2)
     assert found.verdict.shown is None  # one seed
+    assert found.verdict.meaning in str(found)
+    # Patterns follow clusters that were found in the pictures, and are not all of one.
+    records = read_manifest(tmp_path / "protections" / "cluster_random-seed0" / "files")
+    assert {record["cluster"] for record in records} == {0, 1, 2}
+    assert len({(r["cluster"], r["noise_sha256"]) for r in records}) == 3
+
+
+def test_comparisons_of_arrays_and_folders_share_their_cells(done, tmp_path, monkeypatch):
+    labels = [number % 2 for number in range(12)]
+    settings = {**VICTIM, "data__short_side": 36, "data__crop": 32}
+    first = ucjax.compare(
+        photos(), {"theirs": done.images}, labels=labels, workdir=tmp_path / "a", **settings
+    )
+    for name, pictures in (("clean", photos()), ("theirs", done.images)):
+        for number, pixels in enumerate(pictures):
+            path = tmp_path / name / f"{number % 2}" / f"{number:08}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            odd_files.Image.fromarray(pixels).save(path)
+    counted = Counted(monkeypatch)
+    second = ucjax.compare(
+        tmp_path / "clean", {"theirs": tmp_path / "theirs"}, workdir=tmp_path / "b",
+        reuse=[tmp_path / "a"], **settings,
+    )  # fmt: skip
+    assert counted.labels == []
+    assert second.table.entries == first.table.entries
+    assert second.verdict == first.verdict
+
+
+def test_a_comparison_has_clean_victims_unasked(tmp_path):
+    labels = [number % 2 for number in range(12)]
+    settings = {**VICTIM, "data__short_side": 36, "data__crop": 32}
+    found = ucjax.compare(photos(), protections=["random"], labels=labels, **settings)
+    assert [entry.label for entry in found.table.entries] == ["clean", "random"]
+    found = ucjax.compare(
+        photos(), protections=["random", "clean_original"], labels=labels, **settings
+    )
+    assert [entry.label for entry in found.table.entries] == ["random", "clean_original"]
+
+
+def test_folders_are_evaluated_as_by_the_command(done, tmp_path):
+    for number, pixels in enumerate(photos()):
+        path = tmp_path / "photos" / f"{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        odd_files.Image.fromarray(pixels).save(path)
+    ucjax.protect(tmp_path / "photos", tmp_path / "out", published=done.protector)
+    options = {key: value for key, value in VICTIM.items() if key != "victims"}
+    found = ucjax.evaluate(
+        tmp_path / "photos", tmp_path / "out", rows=("random",), columns=("linear",), **options
+    )
+    assert [line.label for line in found.table.lines] == ["clean", "random", "protected"]
+    assert (tmp_path / "out" / "evaluation" / "table.json").is_file()
 
 
 def test_a_broken_budget_is_found(done):
@@ -92,6 +157,12 @@ def test_mistakes(done):
         (lambda: ucjax.verify(clean, clean[:2]), "3 protected images, 2 clean ones"),
         (lambda: ucjax.verify(clean, "photos"), "give two of a kind"),
         (lambda: ucjax.evaluate(clean, clean), "give two folders"),
+        (
+            lambda: ucjax.compare(clean, {"a": clean[:2]}, labels=[0, 1, 0]),
+            "row 'a' holds 2 images",
+        ),
+        (lambda: ucjax.compare("photos", {"a": clean}), "as arrays too"),
+        (lambda: ucjax.compare(clean, protections=["cleen"]), "did you mean clean"),
         (lambda: ucjax.evaluate(clean, clean, labels=[1]), "1 labels: give as many"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -169,7 +169,7 @@ def test_a_photo_gets_the_noise_of_the_nearest_centre(family, tmp_path):
         feature = np.asarray(surrogate.embed(surrogate.params, crop[None] / np.float32(255)))
         nearest = int(np.square(chosen.centers - feature).sum(axis=1).argmin())
         assert record["cluster"] == nearest
-        assert owner.noise_for(chosen, surrogate)(crop).cluster == nearest
+        assert owner.nearest_cluster(chosen, surrogate)(crop) == nearest
 
 
 def test_a_rerun_costs_nothing_and_added_photos_are_added(family, tmp_path):
@@ -282,3 +282,26 @@ def test_a_full_disk_is_one_line_and_loses_nothing(family, tmp_path, monkeypatch
     assert ucjax(*command)[0] == 0
     ucjax("protect", photos, tmp_path / "whole", "--protector", given)
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_a_photo_added_after_a_kill_is_protected_with_the_others(tmp_path, monkeypatch):
+    """Nothing is published before the protector, so nothing made before it may stop the next."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for number in range(9):
+        odd_files.photo(60, 50, seed=number).save(photos / f"{number}.png")
+    command = ("protect", photos, out, "--clusters", 2, *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(protector, "save", interrupted)
+        code, text = ucjax(*command)
+        assert (code, "goes on from here" in text) == (130, True)
+    assert (out / ".training" / "noise" / "noise.safetensors").is_file()
+    odd_files.photo(60, 50, seed=99).save(photos / "added.png")
+    code, text = ucjax(*command)
+    assert (code, "10 protected, 0 not" in text) == (0, True), text
+    ucjax("protect", photos, tmp_path / "whole", "--clusters", 2, *SMALL)
+    assert content(out) == content(tmp_path / "whole")
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt

@@ -13,8 +13,8 @@ from test_owner import SMALL, state
 
 TRAINING = [
     ".training/cache/photos-*",
-    ".training/features.safetensors",
-    ".training/clusters/clusters.safetensors",
+    ".training/features/efficientnet_lite0.safetensors",
+    ".training/clusters/efficientnet_lite0-k3-seed0.safetensors",
     "protector/protector.safetensors",
 ]
 

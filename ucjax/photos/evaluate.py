@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,10 @@ from ucjax.comparison.ground import Known
 from ucjax.comparison.run import Filled
 from ucjax.comparison.verdict import CONTROLS
 from ucjax.data import folder as folders
-from ucjax.errors import UserError
-from ucjax.files import manifest
+from ucjax.data.images import printable
+from ucjax.errors import StaleError, UserError
+from ucjax.files import manifest, verification
+from ucjax.files.verification import Budget
 from ucjax.names import Name
 from ucjax.runtime import checkpoint, parallel
 from ucjax.victims import table as victims
@@ -73,6 +77,7 @@ def evaluate(
       UserError: bad input, in one line.
     """
     job = _job(photos, out)
+    _verify(photos, out, job)
     config = _configured(config, photos, out, job, rows)
     config.victims = _labelled(columns, config, photos, out, labels)
     parsed = [names.parse(column, "column") for column in config.victims[:1]]
@@ -84,7 +89,8 @@ def evaluate(
     mesh = parallel.make_mesh()
     if minutes and columns:
         _shorten(config, len(manifest.read_manifest(out)), minutes, mesh, out)
-    return run.run(
+    fill = partial(
+        run.run,
         config.lock(),
         out / FOLDER,
         command=command,
@@ -92,6 +98,13 @@ def evaluate(
         known=_known(out),
         wanted=wanted,
     )
+    try:
+        return fill()
+    except StaleError:
+        # Photos or settings changed since: cells are known by content, what else is here is not.
+        (out / FOLDER / "config.json").unlink(missing_ok=True)
+        shutil.rmtree(out / FOLDER / "protections", ignore_errors=True)
+        return fill()
 
 
 def _job(photos: Path, out: Path) -> dict[str, Any]:
@@ -114,6 +127,18 @@ def _job(photos: Path, out: Path) -> dict[str, Any]:
             "that was protected"
         )
     return job
+
+
+def _verify(photos: Path, out: Path, job: dict[str, Any]) -> None:
+    """Refuses copies that are not what was written, or not of these photos."""
+    clean = verification.clean_files(photos, [r["name"] for r in manifest.read_manifest(out)])
+    budget = Budget(job["epsilon_255"], job["norm"], job["format"] == "jpeg")
+    found = verification.verify(out, clean, budget)
+    if found.failures:
+        raise UserError(
+            f"{out}: {len(found.failures)} faults in {found.files} files, first "
+            f"{printable(found.failures[0])}: see ucjax verify, then protect again"
+        )
 
 
 def _configured(
