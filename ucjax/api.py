@@ -214,11 +214,13 @@ def compare(
             str(Name("folder", str(folder), (), (("label", label),)))
             for label, folder in _folders(rows, clean, labels, Path(scratch)).items()
         ]
+        # Every victim needs its like on clean files to be compared with.
+        clean_row = () if {"clean", "clean_original"} & {*protections} else ("clean",)
         asked: dict[str, Any] = {
             "data__source": "folder",
             "data__root": str(root),
             "data__split_unlabelled": True,
-            "protections": tuple(dict.fromkeys((*protections, *found))),
+            "protections": tuple(dict.fromkeys((*clean_row, *protections, *found))),
             "victims": tuple(victims),
             "seeds": tuple(seeds),
             "noise_seeds": tuple(noise_seeds),
