@@ -9,6 +9,8 @@ from ucjax.cli import settings
 from ucjax.cli.command import COMMANDS, main
 from ucjax.config import photos
 from ucjax.errors import UserError
+from ucjax.protections.table import PROTECTIONS
+from ucjax.victims.table import LABELS, MODELS, RECIPES, TREATMENTS
 
 
 def run(*arguments):
@@ -18,7 +20,17 @@ def run(*arguments):
     return done, time.monotonic() - begin
 
 
-@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_of_compare_names_every_row_and_column():
+    done, _ = run("compare", "--help")
+    assert done.returncode == 0
+    for table in (PROTECTIONS, MODELS, RECIPES, TREATMENTS, LABELS):
+        for name, entry in table.items():
+            assert (getattr(entry, "form", "") or name) in done.stdout
+            assert entry.sentence in done.stdout
+
+
+# The names that `compare` lists are those of tables, and tables import what they name.
+@pytest.mark.parametrize("command", [None, *sorted({*COMMANDS} - {"compare"})])
 def test_help_is_there_at_once(command):
     done, seconds = run(*filter(None, [command, "--help"]))
     if seconds > 0.3:  # a busy machine; once more
