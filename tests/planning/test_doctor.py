@@ -1,6 +1,5 @@
 """The doctor on this installation, and on broken ones."""
 
-import json
 import os
 import re
 import subprocess
@@ -12,7 +11,6 @@ import pytest
 
 from ucjax.cli import command
 from ucjax.planning import doctor
-from ucjax.surrogates import efficientnet_lite
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,49 +29,21 @@ def run(capsys, *arguments):
 
 
 def test_a_sound_installation_has_no_problems(capsys):
-    code, said = run(capsys, "--json")
-    report = json.loads(said)
-    assert (code, report["problems"]) == (0, [])
-    assert efficientnet_lite.SHA256 in report["sections"]["weights"]["efficientnet_lite0"]
-    assert report["sections"]["packages"]["jax"] == metadata.version("jax")
-    assert len(report["sections"]["devices"]) == 4
     code, said = run(capsys)
     assert code == 0
     assert said.endswith("no problems found\n")
-    assert all(name in said for name in report["sections"])
+    assert f"  jax: {metadata.version('jax')}\n" in said
+    assert re.findall(r"  cpu \d: cpu", said) == [f"  cpu {i}: cpu" for i in range(4)]
 
 
 def test_no_home_folder_in_what_is_pasted(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
-    for arguments in ([], ["--json"]):
-        _, said = run(capsys, *arguments)
-        assert str(tmp_path) not in said
-        assert "~/sets" in said
-
-
-def test_a_tampered_weight_file_is_flagged(capsys, monkeypatch, tmp_path):
-    original = efficientnet_lite._find("").weights[0]
-    copy = tmp_path / "packages" / efficientnet_lite._PACKAGE / efficientnet_lite._FILE
-    copy.parent.mkdir(parents=True)
-    (copy.parents[1] / "__init__.py").touch()
-    data = bytearray(original.read_bytes())
-    data[len(data) // 2] ^= 1
-    copy.write_bytes(data)
-    monkeypatch.syspath_prepend(tmp_path / "packages")
-    code, said = run(capsys, "--json")
-    (problem,) = json.loads(said)["problems"]
-    assert code == 1
-    assert f"expected {efficientnet_lite.SHA256}" in problem
-    assert str(tmp_path) not in problem
-
-
-def test_old_and_missing_packages_are_named_with_the_cure(capsys, monkeypatch):
-    real = metadata.requires("ucjax")
-    monkeypatch.setattr(metadata, "requires", lambda _: [*real, "jax>=99", "no-such-package>=1"])
+    _, said = run(capsys)
+    assert str(tmp_path) not in said
+    assert "decoded images: ~/cache/images" in said
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
     code, said = run(capsys)
     assert code == 1
-    assert f"package jax is {metadata.version('jax')}, needed is >=99" in said
-    assert "run pip install 'no-such-package>=1'" in said
+    assert "the cache ~/cache cannot be written: set UCJAX_CACHE to another folder" in said
 
 
 def test_programs_that_others_may_write_are_a_problem(capsys, cache):
@@ -107,7 +77,7 @@ def test_a_pod_maps_its_processes_and_sums():
         assert f"process {process}: 2 × cpu" in done.stdout
     assert re.search(r"psum: 4 devices, \d+\.\d+ ms", done.stdout)
     assert "no problems found" in done.stdout
-    assert done.stdout.count("packages\n") == 2, "process 0 alone speaks: packages, optional ones"
+    assert done.stdout.count("devices\n") == 1, "process 0 alone speaks"
 
 
 def test_wrong_sums_and_uneven_processes_are_problems(monkeypatch, mesh):

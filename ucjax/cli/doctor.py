@@ -7,7 +7,6 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ucjax doctor`; those of a pod are as in `ucjax.main`."""
-    parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument(
         "--multihost", action="store_true", help="join the other processes, map them, time a sum"
     )
@@ -40,5 +39,5 @@ def run(arguments: argparse.Namespace) -> int:
         )
     report = doctor.examine(multihost=arguments.multihost)
     if not arguments.multihost or parallel.is_main():
-        print(doctor.to_json(report) if arguments.json else doctor.text(report))
+        print(doctor.text(report))
     return 1 if report.problems else 0

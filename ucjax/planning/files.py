@@ -8,8 +8,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -97,12 +98,10 @@ def measure(config: ConfigDict, listed: Listing, *, files: int) -> FileCost | No
 def _through_the_stages(
     config: ConfigDict, items: list[Item], listed: Listing, place: Path
 ) -> FileCost | None:
-    data, spec = config.data, config.noise
-
     def decode(items: list[Item], label: str) -> ImageSet:
         return images.build(
             items,
-            short_side=data.short_side,
+            short_side=config.data.short_side,
             cache_dir=place / "cache",
             label=label,
             class_names=listed.class_names,
@@ -112,26 +111,10 @@ def _through_the_stages(
     n = len(decoded)
     if not n:
         return None
-    noise = _signs(config, n)
-    root = listed.root if config.files.geometry == "native" else None
     out = place / "files"
-    _, write_seconds = _timed(
-        lambda: protect.protect_images(
-            decoded,
-            root=root,
-            noise=noise,
-            crop=data.crop,
-            folder=out,
-            label="sample",
-            encoding=Encoding(config.files.format),
-        )
-    )
-    if root is None:
-        clean = verification.clean_crops(decoded, data.crop)
-    else:
-        clean = verification.clean_files(root, decoded.names)
-    budget = verification.Budget(spec.epsilon_255, "linf", config.files.format == "jpeg")
-    _, check_seconds = _timed(lambda: verification.verify(out, clean, budget))
+    write, check = _writing(config, decoded, listed.root, out)
+    _, write_seconds = _timed(write)
+    _, check_seconds = _timed(check)
     written = manifest.items_of(out)
     _, reread_seconds = _timed(lambda: decode(written, "written"))
     sources = [] if listed.root is None else [listed.root / name for name in decoded.names]
@@ -146,6 +129,30 @@ def _through_the_stages(
         written_bytes=sum(map(_size, outputs)) / n,
         cache_bytes=decoded.rows.nbytes / n,
     )
+
+
+def _writing(
+    config: ConfigDict, decoded: ImageSet, root: Path | None, out: Path
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Returns what writes the images with noise into `out`, and what checks these files."""
+    crop, form = config.data.crop, config.files.format
+    budget = verification.Budget(config.noise.epsilon_255, "linf", form == "jpeg")
+    if config.files.geometry == "crop" or root is None:
+        root = None
+        clean = verification.clean_crops(decoded, crop)
+    else:
+        clean = verification.clean_files(root, decoded.names)
+    write = partial(
+        protect.protect_images,
+        decoded,
+        root=root,
+        noise=_signs(config, len(decoded)),
+        crop=crop,
+        folder=out,
+        label="sample",
+        encoding=Encoding(form),
+    )
+    return write, lambda: verification.verify(out, clean, budget)
 
 
 def _signs(config: ConfigDict, count: int) -> Noise:
