@@ -30,10 +30,10 @@ class Counted:
     """Counts the victims that are trained."""
 
     def __init__(self, monkeypatch):
-        self.labels, real = [], training.train
+        self.labels, real = [], training.train_stack
 
-        def train(*args, **kwargs):
-            self.labels.append(kwargs["label"])
-            return real(*args, **kwargs)
+        def train_stack(cells, *args, **kwargs):
+            self.labels += [cell.label for cell in cells]
+            return real(cells, *args, **kwargs)
 
-        monkeypatch.setattr(training, "train", train)
+        monkeypatch.setattr(training, "train_stack", train_stack)

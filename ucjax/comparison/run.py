@@ -258,9 +258,7 @@ def _fill(
     missing = {
         cell.key: cell for cell in asked if not parallel.agree(results[cell.key] is not None)
     }
-    together.run(
-        {_label(cell): partial(_train, cell, place) for cell in missing.values()}, place.mesh
-    )
+    _train_all(list(missing.values()), place)
     for key in missing:
         results[key] = cells.find(key, place.folder, ())
     filled = {}
@@ -303,30 +301,46 @@ def _label(cell: _Wanted) -> str:
     return f"{cell.row.label} → {cell.victim.name}, seeds {cell.row.noise_seed}/{cell.seed}"
 
 
-def _train(cell: _Wanted, place: Ground, progress: Callable[..., Progress]) -> None:
-    label = _label(cell)
-    unfinished = place.folder / cells.CELLS / f"{cell.key[:20]}.safetensors"
-    result = training.train(
-        cell.train,
-        cell.test,
-        cell.victim.spec,
-        seed=cell.seed,
+def _train_all(missing: Sequence[_Wanted], place: Ground) -> None:
+    """Trains cells: those of equal shapes in one program where that fills the devices."""
+    by_label = {_label(cell): cell for cell in missing}
+    shapes = {
+        label: (cell.victim.spec, len(cell.train), len(cell.train.class_names))
+        for label, cell in by_label.items()
+    }
+    groups = together.stacks(shapes, place.mesh)
+    together.run(
+        {
+            group[0]: partial(_train, [by_label[label] for label in group], place)
+            for group in groups
+        },
+        place.mesh,
+    )
+
+
+def _train(group: Sequence[_Wanted], place: Ground, progress: Callable[..., Progress]) -> None:
+    unfinished = [place.folder / cells.CELLS / f"{cell.key[:20]}.safetensors" for cell in group]
+    results = training.train_stack(
+        [
+            training.Cell(cell.train, cell.test, cell.seed, path, _label(cell))
+            for cell, path in zip(group, unfinished, strict=True)
+        ],
+        group[0].victim.spec,
         mesh=place.mesh,
-        checkpoint=unfinished,
         metrics=place.metrics,
-        label=label,
         budget_bytes=place.budget_bytes,
         progress=progress,
     )
     if parallel.is_main():
-        about = {
-            "row": str(cell.row.name),
-            "noise_seed": cell.row.noise_seed,
-            "column": str(cell.victim.name),
-            "seed": cell.seed,
-        }
-        cells.save(place.folder, cell.key, result, cell.victim.spec, about)
-        unfinished.unlink(missing_ok=True)
+        for cell, path, result in zip(group, unfinished, results, strict=True):
+            about = {
+                "row": str(cell.row.name),
+                "noise_seed": cell.row.noise_seed,
+                "column": str(cell.victim.name),
+                "seed": cell.seed,
+            }
+            cells.save(place.folder, cell.key, result, cell.victim.spec, about)
+            path.unlink(missing_ok=True)
     parallel.barrier("cell")
 
 
