@@ -11,12 +11,14 @@ in ucjax/config.py and overridden as --config.noise.epochs=10. Exit code 2 means
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ucjax import config
+from ucjax.cli import settings
 from ucjax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -48,8 +50,6 @@ def main(argv: list[str]) -> None:
         raise UserError("no --config: try --config=configs/quickstart.py")
     given = config_flags.get_config_filename(flags.FLAGS["config"])
     path, _, argument = given.partition(":")
-    if not Path(path).is_file():
-        raise UserError(f"there is no config file {path}: see configs/")
     logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
     from ucjax.comparison import run
     from ucjax.report.finish import finish
@@ -72,9 +72,17 @@ def _parse(argv: list[str]) -> list[str]:
         if {"--help", "-h", "--helpfull"} & set(argv[1:]):
             print(f"{__doc__}\n{flags.FLAGS.main_module_help()}")
             sys.exit(0)
-        return flags.FLAGS(argv)
+        return flags.FLAGS([_with_located_config(x, before) for before, x in pairwise(("", *argv))])
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(config.in_one_line(error)) from error
+
+
+def _with_located_config(word: str, before: str) -> str:
+    """Finds the file in "--config=FILE" and "--config FILE" where it is installed."""
+    flag, sign, value = word.partition("=")
+    if sign and flag in ("--config", "-config"):
+        return f"{flag}={settings.located(value)}"
+    return settings.located(word) if before in ("--config", "-config") else word
 
 
 def cli() -> None:

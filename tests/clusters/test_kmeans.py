@@ -293,6 +293,8 @@ def test_the_first_row_that_is_not_finite_is_named(mesh, value):
         kmeans.fit(x, 3, seed=0, mesh=mesh)
 
 
-def test_given_centres_of_another_shape(mesh):
-    with pytest.raises(ValueError, match=r"\(5, 19\); got \(4, 19\)"):
+def test_shapes_that_do_not_fit(mesh):
+    with pytest.raises(AssertionError, match=r"\(4, 19\).*\(5, 19\)"):
         kmeans.fit(blobs(), 5, seed=0, mesh=mesh, centers=np.zeros((4, 19)))
+    with pytest.raises(AssertionError, match="rank"):
+        kmeans.fit(blobs()[0], 5, seed=0, mesh=mesh)

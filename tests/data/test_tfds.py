@@ -221,3 +221,9 @@ def test_the_table_names_what_tfds_has(name):
     if config:
         configs = tensorflow_datasets.builder_cls(builder).BUILDER_CONFIGS
         assert config in {known.name for known in configs}
+
+
+def test_the_extra_is_named_where_its_packages_are_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "array_record", None)
+    with pytest.raises(UserError, match=r"needs array_record: pip install 'ucjax\[tfds\]'"):
+        tfds.listing("cifar10", str(tmp_path), cache_dir=tmp_path)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,19 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
     lines = [line for line in result.stderr.splitlines() if line]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "flag", [["--config=configs/pets.py:vgg"], ["--config", "configs/pets.py:vgg"]]
+)
+def test_configs_are_found_where_they_are_installed(flag, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    result = subprocess.run(
+        [sys.executable, "-m", "ucjax.main", *flag], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "choose one of clip, clip_rn50, rn50" in result.stderr
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -88,7 +88,7 @@ def test_a_missing_package_is_named(out, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "ucjax.exports.huggingface", raising=False)
     message = refused(out, tmp_path / "export", "hf")
-    assert message == "--to hf needs pyarrow: pip install pyarrow"
+    assert message == "--to hf needs pyarrow: pip install 'ucjax[export]'"
 
 
 # Interruptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,8 +33,8 @@ def load(
     """
     arguments = [f"--config.{k.replace('__', '.')}={_spelled(v)}" for k, v in settings.items()]
     arguments += overrides
-    if file is not None and not Path(file.partition(":")[0]).is_file():
-        raise UserError(f"there is no config file {file}: see configs/")
+    if file is not None:
+        file = located(file)
     values = flags.FlagValues()
     common = {"flag_values": values, "sys_argv": arguments, "lock_config": True}
     try:
@@ -48,6 +49,27 @@ def load(
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(defaults.in_one_line(error)) from error
     return values["config"].value
+
+
+def located(given: str) -> str:
+    """Returns a config as given, or where it is installed with ucjax if there is no such file.
+
+    Args:
+      given: as `ucjax.main` takes it, "configs/pets.py:rn50".
+
+    Raises:
+      UserError: neither.
+    """
+    path, sign, argument = given.partition(":")
+    if Path(path).is_file():
+        return given
+    installed = (
+        importlib.util.find_spec("configs") if Path(path).parts[:1] == ("configs",) else None
+    )
+    for folder in (installed and installed.submodule_search_locations) or ():
+        if (file := Path(folder).parent / path).is_file():
+            return f"{file}{sign}{argument}"
+    raise UserError(f"there is no config file {path}: see configs/")
 
 
 def _spelled(value: Any) -> str:

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import chex
 import numpy as np
 from jax.sharding import Mesh
 
@@ -75,7 +76,7 @@ def fit(
     Raises:
       UserError: fewer rows, or fewer distinct rows, than `k`; a row with NaN or infinity; a
         cluster that is still empty at the end.
-      ValueError: shapes do not fit.
+      AssertionError: shapes do not fit.
     """
     features = np.asarray(features, np.float32)
     _check(features, k, centers)
@@ -130,12 +131,9 @@ def purity(assignment: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _check(features: np.ndarray, k: int, centers: np.ndarray | None) -> None:
-    if features.ndim != 2:
-        raise ValueError(f"features must be [n, d]; got shape {features.shape}")
-    if centers is not None and np.shape(centers) != (k, features.shape[1]):
-        raise ValueError(
-            f"centers must be [k, d] = {(k, features.shape[1])}; got {np.shape(centers)}"
-        )
+    chex.assert_rank(features, 2)
+    if centers is not None:
+        chex.assert_shape(centers, (k, features.shape[1]))
     if not 1 <= k <= len(features):
         raise UserError(
             f"cannot make {k} clusters of {len(features)} images: "

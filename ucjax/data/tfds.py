@@ -60,10 +60,14 @@ def listing(
       progress: as in `images.build`.
 
     Raises:
-      UserError: unknown name; not prepared, and cannot be; not in ArrayRecord format; damaged.
+      UserError: unknown name; not prepared, and cannot be; not in ArrayRecord format; damaged;
+        a package is missing.
     """
     if name not in SETS:
         raise UserError(f"unknown data.name {name!r}: choose one of {', '.join(SETS)}")
+    for package in ("tensorflow_datasets", "array_record"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"data.name {name!r} needs {package}: pip install 'ucjax[tfds]'")
     chosen, data_dir = SETS[name], _data_dir(root)
     folder = _prepared(data_dir / chosen.builder)
     if folder is None:

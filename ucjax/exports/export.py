@@ -59,7 +59,7 @@ def export(
     try:
         writer = importlib.import_module(f"ucjax.exports.{TARGETS[target]}")
     except ModuleNotFoundError as error:
-        raise UserError(f"--to {target} needs {error.name}: pip install {error.name}") from error
+        raise UserError(f"--to {target} needs {error.name}: pip install 'ucjax[export]'") from error
     images = published.load(folder)
     mark = {"target": target, "images": len(images.pictures), "sha256": _identity(images)}
     if not _holds(destination, mark):
