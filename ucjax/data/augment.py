@@ -55,6 +55,12 @@ def own_share(values: jax.Array) -> jax.Array:
     return lax.dynamic_slice_in_dim(values, lax.axis_index(parallel.AXIS) * share, share)
 
 
+def own_keys(key: jax.Array, share: int) -> jax.Array:
+    """Returns keys `[share]` for this device's rows, each that of its row in the whole batch."""
+    first = lax.axis_index(parallel.AXIS) * share
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(first + jnp.arange(share))
+
+
 def shuffled(key: jax.Array, tree: Any) -> Any:
     """Returns the rows of a whole batch in random order, this device's share of them.
 

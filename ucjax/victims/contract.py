@@ -84,7 +84,10 @@ class Forward(Protocol):
     """The network with its present weights, as a recipe's loss sees it."""
 
     def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
-        """Returns logits `[b, classes]` of images `[b, h, w, 3]` in [0, 1], and `batch_stats`."""
+        """Returns logits `[b, classes]` of images `[b, h, w, 3]` in [0, 1], and `batch_stats`.
+
+        With `train=False` the gradient reaches the images only, not the weights.
+        """
 
 
 # key, images [b, h, w, 3] in [0, 1], targets [b, classes] -> images, targets of the same shapes

@@ -240,7 +240,9 @@ def _forward(network: Network, params: Any, batch_stats: Any, key: jax.Array | N
     def forward(images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
         pixels: Any = (images - mean) / std
         if not train:
-            tested: Any = network.net.apply(variables, pixels, train=False)
+            # What a recipe asks of the network as it is must not be differentiated a second time.
+            fixed = lax.stop_gradient(variables)
+            tested: Any = network.net.apply(fixed, pixels, train=False)
             return tested, batch_stats
         assert key is not None
         found: Any = network.net.apply(

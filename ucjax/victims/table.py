@@ -33,10 +33,11 @@ from ucjax.victims.contract import (
     Victim,
     VictimSpec,
 )
+from ucjax.victims.models.linear import Linear
 from ucjax.victims.models.resnet import ResNet18
 from ucjax.victims.models.vgg import VGG6
 from ucjax.victims.models.vit import ViT
-from ucjax.victims.recipes import cutout, mixup
+from ucjax.victims.recipes import adversarial, crops, cutmix, cutout, gauss, mixup
 
 _VIT = {"optimizer": "adamw", "learning_rate": 5e-4, "weight_decay": 0.05}
 
@@ -67,6 +68,10 @@ MODELS: dict[str, Model] = {
         "ViT-B/16 as torchvision's: 12 blocks with 12 heads", partial(_vit, heads=12, patch=16),
         {**_VIT, "warmup_epochs": 10},
     ),
+    "linear": Model(
+        "a linear classifier of pixels", lambda classes, width: Linear(classes),
+        {"learning_rate": 1.0, "weight_decay": 0.0},
+    ),
 }  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {
@@ -78,6 +83,21 @@ RECIPES: dict[str, Recipe] = {
     "cutout_paper": Recipe(
         "a square of 10 % of the area blackened, the same in a batch", cutout.cut_as_in_the_paper
     ),
+    "cutmix": Recipe("a rectangle of another image in each, labels mixed alike", cutmix.mix),
+    "cutmix_paper": Recipe(
+        "a square of 10 % of the area of another image, labels kept", cutmix.mix_as_in_the_paper
+    ),
+    "rrc": Recipe("random resized crops of a quarter to all of the area", crops.crop),
+    "gauss": Recipe("Gaussian smoothing with 3 x 3 pixels, sigma 1", gauss.smooth),
+    "gauss_paper": Recipe(
+        "Gaussian smoothing with 7 x 7 pixels, sigma 3", gauss.smooth_as_in_the_paper
+    ),
+    **{
+        f"at{eps}": Recipe(
+            f"adversarial training within {eps}/255: ten steps", loss=adversarial.training(eps)
+        )
+        for eps in (4, 8, 16)
+    },
 }
 
 TREATMENTS: dict[str, Treatment] = {
