@@ -106,7 +106,7 @@ def _read(image: Image.Image, data: bytes, keep: Collection[str]) -> Picture:
         )
     converted = []
     if is_wide(image):
-        converted.append("16 bits a channel became 8")
+        converted.append("more than 8 bits a channel became 8")
     if image.mode in ("CMYK", "LAB", "YCbCr") and image.format != "JPEG":
         converted.append(f"{image.mode} became RGB")
     elif image.mode == "CMYK":

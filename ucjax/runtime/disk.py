@@ -114,11 +114,11 @@ def open_regular(path: Path, below: Path | None = None) -> int:
             raise OSError(errno.ELOOP, "it is a link")
     # A look before opening: to open a device may already do something.
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "not a file")
+        raise IsADirectoryError(errno.EISDIR, "not a file")
     descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a file")
+        raise IsADirectoryError(errno.EISDIR, "not a file")
     return descriptor
 
 
