@@ -51,7 +51,7 @@ def protect(
     *,
     published: str | Path | Protector | None = None,
     format: str = "png",
-    strip_gps: bool = False,
+    keep_metadata: Sequence[str] = (),
     opt_out: bool = False,
     threads: int | None = None,
     **settings: Any,
@@ -75,7 +75,7 @@ def protect(
     *,
     published: str | Path | Protector | None = None,
     format: str = "png",
-    strip_gps: bool = False,
+    keep_metadata: Sequence[str] = (),
     opt_out: bool = False,
     threads: int | None = None,
     **settings: Any,
@@ -87,7 +87,7 @@ def protect(
       out: a folder for the copies of a folder's photos.
       published: a protector or its folder; None learns one from these photos.
       format: "png", "webp" or "jpeg" (see `picture.Encoding`).
-      strip_gps: leaves the place out of the metadata.
+      keep_metadata: what to keep beyond rights, descriptions and dates: "camera", "gps".
       opt_out: adds the machine-readable reservation against training.
       threads: None for one a processor.
       settings: keys of `config.photos` with "__" for dots, such as `noise__epsilon_255=8`.
@@ -108,8 +108,9 @@ def protect(
                 raise UserError("a folder of photos needs a folder for the copies: give out=")
             encoding = Encoding(format, opt_out)
             chosen = config.with_settings(config.photos(len(walk(Path(photos)))), settings)
+            options["keep"] = tuple(keep_metadata)
             return owner.protect_folder(
-                Path(photos), Path(out), chosen, encoding=encoding, strip_gps=strip_gps, **options
+                Path(photos), Path(out), chosen, encoding=encoding, **options
             )
         root, copies = Path(scratch) / "photos", Path(scratch) / "out"
         names = _write(photos, root)
@@ -125,7 +126,9 @@ def protect(
 
 
 @overload
-def verify(out: str | Path, photos: str | Path) -> Verification: ...
+def verify(
+    out: str | Path, photos: str | Path, *, protector_folder: str | Path | None = None
+) -> Verification: ...
 
 
 @overload
@@ -133,20 +136,26 @@ def verify(out: Pictures, photos: Pictures, *, epsilon_255: int = 16) -> Verific
 
 
 def verify(
-    out: str | Path | Pictures, photos: str | Path | Pictures, *, epsilon_255: int = 16
+    out: str | Path | Pictures,
+    photos: str | Path | Pictures,
+    *,
+    epsilon_255: int = 16,
+    protector_folder: str | Path | None = None,
 ) -> Verification:
     """Checks protected files against their originals (as `ucjax verify`), or arrays.
 
     Args:
       out: what `protect` wrote, or protected pictures, uint8 `[h, w, 3]` each.
       photos: the originals' folder, or the clean pictures in the same order.
-      epsilon_255: the budget of arrays; that of files is in their summary.
+      epsilon_255: the budget of arrays; that of files is in their protector.
+      protector_folder: of files, None for the one in `out`.
 
     Raises:
       UserError: bad input, in one line.
     """
     if isinstance(out, str | Path) and isinstance(photos, str | Path):
-        return verification.verify_folder(Path(out), Path(photos))
+        place = None if protector_folder is None else Path(protector_folder)
+        return verification.verify_folder(Path(out), Path(photos), protector=place)
     if isinstance(out, str | Path) or isinstance(photos, str | Path):
         raise UserError("a folder and an array cannot be compared: give two of a kind")
     if len(out) != len(photos):

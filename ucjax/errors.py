@@ -11,3 +11,16 @@ class UserError(Exception):
 
 class StaleError(UserError):
     """A folder holds what was made from other images or settings than those asked for."""
+
+
+class DiskError(UserError):
+    """The disk is full, or a place cannot be written to: exit code 1, and the same command goes on.
+
+    Nothing is wrong with what was asked for.
+    """
+
+
+def printable(text: str) -> str:
+    """Returns a name on one line, as a terminal can show it; file names may hold anything."""
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

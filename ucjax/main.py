@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from ucjax import config
 from ucjax.cli import settings
-from ucjax.errors import UserError
+from ucjax.errors import DiskError, UserError, printable
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a file such as configs/quickstart.py.", lock_config=True
@@ -86,9 +86,11 @@ def _with_located_config(word: str, before: str) -> str:
 
 
 def cli() -> None:
-    """Runs `main`; a `UserError` becomes one line and exit code 2."""
+    """Runs `main`; a `UserError` becomes one line and exit code 2, a full disk exit code 1."""
     try:
         app.run(main, flags_parser=_parse)
+    except DiskError as error:
+        sys.exit(_fail(f"error: {error}", 1))
     except UserError as error:
         sys.exit(_fail(f"error: {error}", 2))
     except KeyboardInterrupt:
@@ -96,7 +98,7 @@ def cli() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
     return code
 
 

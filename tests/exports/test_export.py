@@ -38,9 +38,10 @@ def test_folders_that_are_not_finished(out, tmp_path):
     write_manifest(out, records[1:])
     assert "damaged (4 of 5 images)" in refused(out, destination)
     for change, message in (
-        ({"output": "../../photos/0.png"}, "outside of it"),
-        ({"output": "/etc/passwd"}, "outside of it"),
-        ({"label": 2}, "label 2, but there are 2 classes"),
+        ({"output": "../../photos/0.png"}, "line 1: output '../../photos/0.png' leads out"),
+        ({"output": "/etc/passwd"}, "line 1: output '/etc/passwd' is no relative path"),
+        ({"class": "dogs"}, "class 'dogs', which is not among the 2"),
+        ({"class": 2}, "line 1: class is 2, not a text or null"),
     ):
         write_manifest(out, [records[0] | change, *records[1:]])
         assert message in refused(out, destination)

@@ -1,3 +1,5 @@
+import unicodedata
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,24 @@ def test_names_of_any_stems_and_extensions_stay_distinct():
         assert len({output.casefold() for output in chosen.values()}) == len(names)
 
 
-@pytest.mark.parametrize("name", ["../a.jpg", "a/../../b.jpg", "/etc/a.jpg", "..", ""])
-def test_names_that_lead_out_of_the_folder_are_refused(name):
-    with pytest.raises(UserError, match="leads out of its folder"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../a.jpg", "leads out of its folder"),
+        ("a/../../b.jpg", "leads out of its folder"),
+        ("..", "leads out of its folder"),
+        ("/etc/a.jpg", "is no relative path"),
+        ("", "is no name"),
+        ("C:/a.jpg", "begins with a drive letter"),
+        ("a\0.jpg", "holds a NUL"),
+        ("\ud800.jpg", "is no file name"),
+    ],
+)
+def test_names_that_lead_out_of_the_folder_are_refused(name, reason):
+    with pytest.raises(UserError, match=reason):
         output_names(["fine.jpg", name])
+
+
+def test_outputs_differ_in_more_than_the_form_of_a_letter():
+    chosen = output_names(["caf\u00e9.jpg", "cafe\u0301.jpg"])
+    assert len({unicodedata.normalize("NFC", output) for output in chosen.values()}) == 2

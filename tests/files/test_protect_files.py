@@ -64,7 +64,7 @@ def test_crops_are_the_rounded_sums(root, tmp_path):
         assert record["output_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         # The noise belongs to the image's cluster, not to its label or its place in a batch.
         assert record["noise_sha256"] == hashlib.sha256(noise.tobytes()).hexdigest()
-        assert (record["label"], record["cluster"]) == (index % 2, CLUSTERS[index])
+        assert (record["class"], record["cluster"]) == ("ab"[index % 2], CLUSTERS[index])
     assert written == protection.load(tmp_path / "out")
     assert (written.count, written.max_delta_255, written.class_names) == (6, EPS, ("a", "b"))
     assert written.psnr_min == min(record["psnr"] for record in manifest)
@@ -119,7 +119,7 @@ def test_permuting_the_images_permutes_the_records(geometry, root, tmp_path):
     first, second = read_manifest(tmp_path / "a"), read_manifest(tmp_path / "b")
     assert [record["name"] for record in second] == names
     for place, record in enumerate(second):
-        assert record | {"label": 0} == first[order[place]] | {"label": 0}
+        assert record | {"class": "a"} == first[order[place]] | {"class": "a"}
 
 
 @pytest.mark.parametrize("geometry", ["crop", "native"])

@@ -115,7 +115,7 @@ TAMPERED = {
     ),
     "line repeated": (
         lambda folder: edit_manifest(folder, lambda records: [*records, records[0]]),
-        ["name b/tall.png: 2 times in the manifest", "output b/tall.png: 2 times"],
+        ["manifest.jsonl line 7: name 'b/tall.png' is that of line 1"],
     ),
     "smaller change stated": (
         set_first("max_delta_255", 8),
@@ -131,15 +131,15 @@ TAMPERED = {
     ),
     "output elsewhere": (
         set_first("output", "../manifest.jsonl"),
-        ["../manifest.jsonl: leads out of the folder", "b/tall.png: is not in the manifest"],
+        ["manifest.jsonl line 1: output '../manifest.jsonl' leads out of its folder"],
     ),
     "no manifest": (
         lambda folder: (folder / "manifest.jsonl").unlink(),
-        ["manifest.jsonl cannot be read: [Errno 2]"],
+        ["manifest.jsonl (No such file or directory): delete"],
     ),
     "manifest of something else": (
         lambda folder: (folder / "manifest.jsonl").write_text("3\n"),
-        ["manifest.jsonl cannot be read"],
+        ["manifest.jsonl line 1: no object"],
     ),
 }
 

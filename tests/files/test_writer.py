@@ -52,7 +52,9 @@ def test_a_finished_folder_costs_nothing(root, tmp_path):
     assert asked == [0]  # it is still the same noise
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
     outputs = {f"images/{record['output']}" for record in read_manifest(tmp_path / "out")}
-    assert content(tmp_path / "out").keys() == outputs | {"manifest.jsonl", "summary.json"}
+    assert content(tmp_path / "out").keys() == outputs | {
+        ".ucjax.json", "manifest.jsonl", "summary.json",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -1,7 +1,7 @@
 """Parses the command line, runs one sub-command, and turns a user's mistake into one line.
 
-Exit codes: 0 all is well; 1 done, but something is off (files failed, a check did not pass);
-2 bad input; 130 interrupted.
+Exit codes: 0 all is well; 1 a check did not pass, or something could not be written; 2 bad input;
+3 done, with exceptions (pictures that could not be protected); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import ucjax
-from ucjax.errors import UserError
+from ucjax.errors import DiskError, UserError, printable
 
 COMMANDS = {
     "protect": "write protected copies of a folder of photos",
@@ -25,7 +25,8 @@ COMMANDS = {
     "export": "hand protected files to other ecosystems, byte for byte",
     "doctor": "describe this installation, to be pasted into a bug report",
 }
-EPILOG = """exit codes: 0 all is well · 1 done, but something is off · 2 bad input · 130 interrupted
+EPILOG = """exit codes: 0 all is well · 1 a check did not pass, or could not write · 2 bad input
+            3 done, with exceptions (some pictures could not be protected) · 130 interrupted
 any key of the configuration can be set where --config is listed: --config.noise.epochs=10"""
 
 
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(given)
         return importlib.import_module(f"ucjax.cli.{arguments.command}").run(arguments)
+    except DiskError as error:
+        return _fail(f"error: {error}", 1)
     except UserError as error:
         return _fail(f"error: {error}", 2)
     except KeyboardInterrupt:
@@ -42,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `ucjax … | head`
         sys.stderr.close()
         return 1
+    except OSError as error:  # of the system, not of the input: a disk, a limit, a permission
+        return _fail(f"error: {error.filename or 'this system'}: {error.strerror or error}", 1)
 
 
 def parse(given: Sequence[str]) -> argparse.Namespace:
@@ -89,5 +94,5 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
     return code

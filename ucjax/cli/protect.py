@@ -34,7 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="default 0")
     parser.add_argument("--threads", type=int, metavar="N", help="default one a processor")
     parser.add_argument(
-        "--strip-gps", action="store_true", help="leave out where a photo was taken"
+        "--keep-metadata",
+        nargs="+",
+        default=[],
+        choices=("camera", "gps"),
+        metavar="KIND",
+        help="camera gps: beside rights, description, date and colour profile, which are kept",
+    )
+    parser.add_argument(
+        "--max-megapixels", type=float, metavar="M", help="refuse larger pictures (default 200)"
     )
     parser.add_argument(
         "--opt-out", action="store_true", help="add the IPTC reservation against AI training (XMP)"
@@ -43,19 +51,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Protects the folder; returns 1 if some pictures could not be protected."""
+    """Protects the folder; returns 3 if some pictures could not be protected."""
     from ucjax.errors import UserError
 
     if arguments.threads is not None and arguments.threads < 1:
         raise UserError(f"--threads is {arguments.threads}: at least 1")
+    if arguments.seed is not None and not 0 <= arguments.seed < 2**31:
+        raise UserError(f"--seed is {arguments.seed}: from 0 to {2**31 - 1}")
     if arguments.protector:
         _check_unused(arguments)
     config = _config(arguments)
-    from ucjax.data.images import printable
+    from ucjax.data import decode
+    from ucjax.errors import printable
     from ucjax.files.picture import Encoding
     from ucjax.photos import protect as owner
     from ucjax.runtime import parallel
 
+    if arguments.max_megapixels is not None:
+        decode.set_max_megapixels(arguments.max_megapixels)
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
     done = owner.protect_folder(
         arguments.photos,
@@ -63,14 +76,18 @@ def run(arguments: argparse.Namespace) -> int:
         config,
         published=arguments.protector,
         encoding=Encoding(arguments.format, arguments.opt_out),
-        strip_gps=arguments.strip_gps,
+        keep=arguments.keep_metadata,
         threads=arguments.threads,
     )
     failures = (*done.unlisted, *done.written.failures)
+    for name, what in done.converted:
+        print(f"converted: {printable(name)}: {printable(what)}")
+    for name in done.written.removed:
+        print(f"removed: the copy of {printable(name)}, which is gone")
     for name, reason in failures:
-        print(f"not protected: {printable(name)}: {reason}")
+        print(f"not protected: {printable(name)}: {printable(reason)}")
     print(_summary(done, arguments))
-    return 1 if failures else 0
+    return 3 if failures else 0
 
 
 def _check_unused(arguments: argparse.Namespace) -> None:
@@ -98,10 +115,15 @@ def _config(arguments: argparse.Namespace) -> ConfigDict:
 
 
 def _summary(done: Protection, arguments: argparse.Namespace) -> str:
+    from ucjax.errors import printable
+
     written, budget = done.written, done.protector.epsilon_255
     lossy = ", which JPEG does not keep" if arguments.format == "jpeg" else ""
-    folder, photos = shlex.quote(str(written.folder)), shlex.quote(str(arguments.photos))
-    growth = written.output_bytes / written.source_bytes
+    folder, photos = (shlex.quote(str(x)) for x in (written.folder, arguments.photos))
+    check = f"ucjax verify {folder} --against {photos}"
+    if arguments.protector:
+        check += f" --protector {shlex.quote(str(arguments.protector))}"
+    growth = written.output_bytes / max(1, written.source_bytes)
     return f"""\
 files                    {written.count} protected, {len(written.failures)} not
 largest change on disk   {written.max_delta_255} of 255 (budget {budget}{lossy})
@@ -109,6 +131,6 @@ PSNR                     {written.psnr_median:.1f} dB median, {written.psnr_min:
 SSIM                     {written.ssim_median:.3f} median, {written.ssim_min:.3f} least
 size                     {written.output_bytes / 2**20:.1f} MiB, {growth:.2f} times the originals
 speed                    {written.count / done.seconds:.1f} files/s, checks included
-publish                  {written.folder / "images"}
-keep private             {written.folder / "manifest.jsonl"}, {done.place}
-check                    ucjax verify {folder} --against {photos}"""
+publish                  {printable(str(written.folder / "images"))}
+keep private             {printable(str(written.folder / "manifest.jsonl"))}, {done.place}
+check                    {printable(check)}"""

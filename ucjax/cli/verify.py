@@ -14,16 +14,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", metavar="PHOTOS", type=Path, required=True, help="folder of the originals"
     )
+    parser.add_argument(
+        "--protector",
+        metavar="FOLDER",
+        type=Path,
+        help="whose budget counts (default OUT/protector, if it is there)",
+    )
+    parser.add_argument(
+        "--max-megapixels", type=float, metavar="M", help="refuse larger pictures (default 200)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("--threads", type=int, metavar="N", help="default one a processor")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Checks the folder; returns 1 if anything is off."""
-    from ucjax.data.images import printable
+    from ucjax.data import decode
+    from ucjax.errors import UserError, printable
     from ucjax.files import verification
 
-    found = verification.verify_folder(arguments.out, arguments.against, threads=arguments.threads)
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UserError(f"--threads is {arguments.threads}: at least 1")
+    if arguments.max_megapixels is not None:
+        decode.set_max_megapixels(arguments.max_megapixels)
+    found = verification.verify_folder(
+        arguments.out,
+        arguments.against,
+        protector=arguments.protector,
+        threads=arguments.threads,
+    )
     if arguments.json:
         print(json.dumps(asdict(found), indent=2))
         return 1 if found.failures else 0

@@ -20,9 +20,9 @@ import numpy as np
 from ucjax.comparison.ground import LONGEST, Ground
 from ucjax.data import folder as folders
 from ucjax.data.decode import without_warnings
-from ucjax.data.images import file_key, printable
+from ucjax.data.images import file_keys
 from ucjax.data.sources import Splits
-from ucjax.errors import UserError
+from ucjax.errors import UserError, printable
 from ucjax.files import fidelity, manifest, picture
 from ucjax.files.picture import UnreadableError
 from ucjax.runtime import checkpoint, parallel
@@ -123,10 +123,8 @@ def measure(matched: Matched, splits: Splits, label: str, ground: Ground) -> Mea
         another picture.
     """
     names = splits.train.names
-    question = [
-        ground.images_sha256,
-        *([name, file_key(matched.paths[name])] for name in names),
-    ]
+    keys = file_keys([matched.paths[name] for name in names])
+    question = [ground.images_sha256, *(list(pair) for pair in zip(names, keys, strict=True))]
     answer = ground.folder / "foreign" / f"{_safe(label)}.json"
     if answer.exists():
         known = checkpoint.read_json(answer)

@@ -4,26 +4,56 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
+import os
 import struct
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import (  # the plugins of FORMATS; JPEG's reads MPO as well
+    AvifImagePlugin,  # noqa: F401
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
 from ucjax.errors import UserError
+from ucjax.runtime import disk
 
 with contextlib.suppress(ImportError):
     import pillow_heif  # the extra "heic"
 
     pillow_heif.register_heif_opener()
 
+# What is opened at all: not PostScript, PDF, WMF or FITS, whose readers start other programs or
+# are seldom looked at.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
+MAX_MEGAPIXELS = 200
+# Uncompressed pixels take at most 16 bytes (four floats); metadata and previews come on top.
+_BYTES_PER_PIXEL, _BYTES_BESIDE = 16, 64 * 2**20
+
 # 20 times 256 pixels are 15 MB; a line of 5000 x 1 pixels would become a gigabyte.
 MAX_ASPECT = 20
 
 
-class StretchedError(ValueError):
+class RefusedError(ValueError):
+    """A picture that is sound, but is not decoded; says why."""
+
+
+class StretchedError(RefusedError):
     """A picture so much longer than wide that resizing it would fill the memory."""
+
+
+class TooLargeError(RefusedError):
+    """A picture of more pixels, or of more bytes for them, than are read."""
 
 
 _ORIENTATION = 0x0112
@@ -47,6 +77,83 @@ def without_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
+
+
+def set_max_megapixels(limit: float) -> None:
+    """Sets how large a picture may be, for the whole process, as Pillow's own limit is.
+
+    Raises:
+      UserError: it is not positive.
+    """
+    if not limit > 0:
+        raise UserError(f"--max-megapixels is {limit:g}: more than 0")
+    # Pillow warns of more pixels than these, and refuses twice as many.
+    Image.MAX_IMAGE_PIXELS = int(limit * 10**6 / 2)
+
+
+set_max_megapixels(MAX_MEGAPIXELS)
+
+
+def max_pixels() -> int:
+    """Returns how many pixels a picture may have."""
+    return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else 2**62
+
+
+def open_picture(source: bytes | BinaryIO) -> Image.Image:
+    """Opens a picture of one of `FORMATS` by its header; the one place where Pillow is given files.
+
+    Raises:
+      TooLargeError: it has more pixels than `max_pixels`, or far more bytes than its pixels need.
+      UnidentifiedImageError: it is of no such format.
+      Exception: the header is damaged; Pillow says nothing closer.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        image = Image.open(file, formats=formats)
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(
+            f"more than {max_pixels() / 10**6:g} million pixels: make it smaller, or raise "
+            "--max-megapixels"
+        ) from error
+    size = file.seek(0, os.SEEK_END)
+    allowed = _BYTES_BESIDE + _BYTES_PER_PIXEL * image.width * image.height
+    if size > allowed:
+        image.close()
+        raise TooLargeError(
+            f"{size / 2**20:.0f} MiB for {image.width} x {image.height} pixels: not even "
+            f"uncompressed would it be more than {allowed / 2**20:.0f} MiB"
+        )
+    return image
+
+
+def open_file(path: Path) -> Image.Image:
+    """Opens the picture in a regular file (see `open_picture`).
+
+    Raises:
+      OSError: it cannot be opened, or is no regular file.
+      Exception: it is no picture, or too large for one.
+    """
+    return open_picture(read_file(path)[0])
+
+
+def read_file(path: Path) -> tuple[bytes, os.stat_result]:
+    """Returns the content of a picture file and what the system says of it.
+
+    A file that is too large for any picture, or for the pixels in its header, is not read.
+
+    Raises:
+      OSError: it cannot be read, or is no regular file.
+      TooLargeError: it is too large.
+      Exception: it is large, and its header is damaged.
+    """
+    with open(disk.open_regular(path), "rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_size > _BYTES_BESIDE:
+            with open_picture(file):
+                pass
+            file.seek(0)
+        return file.read(), status
 
 
 def load(name: str, open_: Callable[[], Image.Image], short_side: int) -> np.ndarray | str:
@@ -87,13 +194,24 @@ def split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Returns the picture as `decode` does, but with the colour under its alpha: RGB and L.
 
     The second is None for pictures without transparency.
+
+    Raises:
+      RefusedError: its transparency cannot be decoded.
     """
+    wide, transparent = is_wide(image), image.info.get("transparency")
     image.load()
     turn = _TURNS.get(_orientation(image))
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_grey(image)
     alpha = None
-    if image.has_transparency_data:
+    if image.mode.startswith("I") or image.mode == "F":
+        if isinstance(transparent, int):
+            alpha = Image.fromarray(np.where(np.asarray(image) == transparent, 0, 255).astype("u1"))
+        image = _to_grey(image)
+    elif wide and image.mode == "RGB" and transparent is not None:
+        # Pillow keeps 8 of the 16 bits, which no longer tell that colour from its neighbours.
+        raise RefusedError(
+            "one of its 16-bit colours is transparent: save it with an alpha channel"
+        )
+    if alpha is None and image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
         image = Image.merge("RGB", image.split()[:3])
@@ -102,6 +220,17 @@ def split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if turn is None:
         return image, alpha
     return image.transpose(turn), None if alpha is None else alpha.transpose(turn)
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Whether a picture that is not loaded yet has more than 8 bits a channel in its file."""
+    modes = [mode for tile in getattr(image, "tile", ()) for mode in _strings(tile.args)]
+    return image.mode[:1] in ("I", "F") or any(";16" in mode or ";12" in mode for mode in modes)
+
+
+def _strings(arguments: object) -> list[str]:
+    listed = arguments if isinstance(arguments, tuple) else (arguments,)
+    return [value for value in listed if isinstance(value, str)]
 
 
 def composite(color: Image.Image, alpha: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -23,8 +24,10 @@ from typing import BinaryIO, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from ucjax.data import decode
 from ucjax.data.decode import load, without_warnings
-from ucjax.errors import UserError
+from ucjax.errors import UserError, printable
+from ucjax.runtime import disk
 
 # Part of every cache key: raise it when `decode`, `resize` or the layout changes.
 FORMAT = 1
@@ -37,7 +40,12 @@ class Item:
     name: str  # unique, posix, with its extension: "cat/001.jpg"
     open: Callable[[], Image.Image]
     label: int  # -1 where unknown
-    content_key: str  # changes whenever the pixels may have changed
+    key: str | Callable[[], str]  # `content_key`, or what finds it out
+
+    @functools.cached_property
+    def content_key(self) -> str:
+        """A text that changes whenever the pixels may have changed; of a file by reading it."""
+        return self.key if isinstance(self.key, str) else self.key()
 
 
 @dataclass(frozen=True)
@@ -108,28 +116,26 @@ class Progress(Protocol):
 
 
 def file_key(path: Path) -> str:
-    """Returns a text that changes whenever the file is rewritten: sizes and times.
+    """Returns the hex SHA-256 of a file, or the reason why it cannot be read.
 
-    To read every byte of a large collection at every start would take longer than the rest of
-    the start. The change time (ctime) is set by the kernel, so that a file rewritten under its old
-    size and modification time is noticed.
+    Sizes and times would be found faster, and believed wrongly: a file can be replaced by another
+    of its size and time.
     """
     try:
-        status = path.stat()
-    except OSError:
-        return "missing"  # a dangling link: opening it will give the reason
-    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+        return disk.sha256_regular(path)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"  # opening it will give the reason
+
+
+def file_keys(paths: Sequence[Path], threads: int | None = None) -> list[str]:
+    """Returns the keys of files, hashed in threads."""
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        return list(pool.map(file_key, paths))
 
 
 def file_item(path: Path, name: str, label: int) -> Item:
-    """Returns the item of a picture file."""
-    return Item(name, partial(_open, path), label, file_key(path))
-
-
-def _open(path: Path) -> Image.Image:
-    if path.exists() and not path.is_file():
-        raise OSError("not a file")  # to read a pipe would wait for ever
-    return Image.open(path)
+    """Returns the item of a picture file, which is not looked at yet."""
+    return Item(name, partial(decode.open_file, path), label, partial(file_key, path))
 
 
 def build(
@@ -164,12 +170,12 @@ def build(
     Raises:
       UserError: the cache is damaged.
     """
-    folder = cache_dir / f"{label}-{_key(items, short_side, class_names)[:16]}"
+    threads = threads or os.cpu_count() or 1
+    folder = cache_dir / f"{label}-{_key(items, short_side, class_names, threads)[:16]}"
     if not folder.exists():
         with locked(cache_dir / f".{folder.name}.lock"):
             if not folder.exists():
                 bar = progress(f"decoding {label}", len(items)) if progress else None
-                threads = threads or os.cpu_count() or 1
                 with _published(folder) as temporary, without_warnings():
                     _write(temporary, items, short_side, class_names, threads, bar)
     images, skipped = _read(folder)
@@ -186,8 +192,10 @@ def locked(path: Path) -> Iterator[None]:
     # Not on Windows, where JAX itself runs under Linux (WSL2) only for accelerators.
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
+    with disk.saying(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")  # noqa: SIM115 - what happens under the lock is not about its file
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -199,20 +207,34 @@ def _published(folder: Path) -> Iterator[Path]:
     # lock within one host only, hence the host's name.
     temporary = folder.with_name(f".{folder.name}.{platform.node()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    with disk.saying(folder):
+        temporary.mkdir(mode=0o700)  # decoded photographs are nobody else's
     try:
         yield temporary
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another host was faster
-                raise
+        with disk.saying(folder):
+            for file in temporary.iterdir():
+                file.chmod(0o600)
+                _sync(file)
+            disk.sync_folder(temporary)
+            try:
+                temporary.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another host was faster
+                    raise
+            disk.sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _key(items: Sequence[Item], short_side: int, class_names: Sequence[str]) -> str:
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _key(items: Sequence[Item], short_side: int, class_names: Sequence[str], threads: int) -> str:
     digest = hashlib.sha256()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda item: item.content_key, items))
     settings = [FORMAT, short_side, list(class_names)]
     for part in (settings, *([item.name, item.label, item.content_key] for item in items)):
         digest.update(json.dumps(part).encode())
@@ -247,8 +269,6 @@ def _write(
                 progress.update(done)
         file.seek(0)
         _write_header(file, sum(sides), short_side)
-        file.flush()
-        os.fsync(file.fileno())
     np.save(folder / "starts.npy", np.cumsum([0, *sides], dtype=np.int64))
     np.save(folder / "wide.npy", np.array(wide, bool))
     np.save(folder / "labels.npy", np.array([item.label for item in kept], np.int32))
@@ -286,14 +306,8 @@ def _read(folder: Path) -> tuple[ImageSet, list[tuple[str, str]]]:
         index = json.loads((folder / "index.json").read_text())
         rows = np.load(folder / "rows.npy", mmap_mode="r")
         starts, wide, labels = (np.load(folder / f"{x}.npy") for x in ("starts", "wide", "labels"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{folder} is damaged ({error}): delete it and run again") from error
     names = tuple(index["names"])
     images = ImageSet(rows, starts, wide, labels, names, tuple(index["class_names"]))
     return images, [tuple(pair) for pair in index["skipped"]]
-
-
-def printable(text: str) -> str:
-    """Returns a name on one line, as a terminal can show it; file names may hold anything."""
-    shown = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

@@ -55,7 +55,7 @@ def items(split: str, count: int, size: int, seed: int) -> list[images.Item]:
                     name=f"{family}/{index + 1:04d}.png",
                     open=functools.partial(_draw, family, size, seed, split, index),
                     label=label,
-                    content_key=f"textures-{_VERSION}/{seed}/{split}/{family}/{index}/{size}",
+                    key=f"textures-{_VERSION}/{seed}/{split}/{family}/{index}/{size}",
                 )
             )
     return sorted(listed, key=lambda item: item.name)

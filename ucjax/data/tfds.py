@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ucjax.data import images
+from ucjax.data import decode, images
 from ucjax.errors import UserError
 
 
@@ -161,7 +160,7 @@ def _items(
             name=f"{folders[label]}/{index:06d}{suffix}",
             open=partial(_open_record, records, index),
             label=label,
-            content_key=f"{key}/{index}",
+            key=f"{key}/{index}",
         )
         for index, label in enumerate(labels.tolist())
         if label < len(class_names)
@@ -200,4 +199,4 @@ def _labels(
 
 
 def _open_record(records: Sequence[Any], index: int) -> Image.Image:
-    return Image.open(io.BytesIO(records[index]["image"]))
+    return decode.open_picture(records[index]["image"])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ucjax.data.images import Progress
 from ucjax.errors import UserError
 from ucjax.files import manifest as protected
+from ucjax.runtime import disk
 
 # Of the pictures in one file of an export: what the Hugging Face Hub splits at.
 SHARD_BYTES = 500_000_000
@@ -78,7 +79,7 @@ class Published:
     def _read(self, picture: Picture) -> bytes:
         path = self.folder / picture.output
         try:
-            data = path.read_bytes()
+            data = disk.read_regular(path, self.folder)
         except OSError as error:
             raise _unreadable(path, error) from error
         if (found := hashlib.sha256(data).hexdigest()) != picture.sha256:
@@ -105,26 +106,22 @@ def load(folder: Path) -> Published:
         raise _damaged(folder, f"{len(records)} of {summary.count} images")
     class_names = tuple(_printable(name) for name in summary.class_names)
     images = folder / protected.IMAGES
-    pictures = tuple(_picture(record, images, len(class_names)) for record in records)
+    labels: dict[str | None, int] = {x: i for i, x in enumerate(summary.class_names)}
+    pictures = tuple(_picture(record, images, labels) for record in records)
     labelled = any(picture.label >= 0 for picture in pictures)
     return Published(images, pictures, class_names if labelled else ())
 
 
-def _picture(record: protected.Record, images: Path, classes: int) -> Picture:
-    try:
-        output, digest, label = record["output"], record["output_sha256"], record["label"]
-        inside = PurePosixPath(output)
-    except (KeyError, TypeError) as error:
-        raise _damaged(images.parent, f"an image without {error}") from error
-    if inside.is_absolute() or ".." in inside.parts:
-        raise _damaged(images.parent, f"a file {output!r} outside of it")
-    if not -1 <= label < classes:
-        raise _damaged(images.parent, f"label {label}, but there are {classes} classes")
+def _picture(record: protected.Record, images: Path, labels: dict[str | None, int]) -> Picture:
+    output, known = record["output"], record.get("class")
+    if known is not None and known not in labels:
+        raise _damaged(images.parent, f"class {known!r}, which is not among the {len(labels)}")
     path = images / output
     try:
-        return Picture(output, digest, label, path.stat().st_size)
+        size = path.stat().st_size
     except OSError as error:
         raise _unreadable(path, error) from error
+    return Picture(output, record["output_sha256"], labels.get(known, -1), size)
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:

@@ -2,8 +2,9 @@
 
 The manifest has one JSON object an image: name and output (relative to the source and to
 `images/`), source_sha256 (of the file, or of the crop's bytes), noise_sha256, output_sha256,
-label, cluster, sizes in bytes, and what `fidelity` measured on the written file (psnr null:
-nothing changed).
+class (a name, null where unknown), cluster, sizes in bytes, what `fidelity` measured on the
+written file (psnr null: nothing changed), and where 8-bit RGB could not hold the picture what was
+converted. A folder that is ours holds `.ucjax.json`, with an id of its own.
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from statistics import fmean, median
-from typing import Any
 
-from ucjax.data.images import Item, file_item
+from PIL import Image
+
+from ucjax.data import decode
+from ucjax.data.images import Item
 from ucjax.errors import UserError
 from ucjax.files.fidelity import SEEN
+from ucjax.files.records import Record, folded, job_fault, parse, unsafe
+from ucjax.runtime import disk
 
 IMAGES, MANIFEST, SUMMARY = "images", "manifest.jsonl", "summary.json"
 
-Record = dict[str, Any]
 Failure = tuple[str, str]  # a picture's name, and why it could not be protected
 
 
@@ -45,6 +50,7 @@ class ProtectedSet:
     source_bytes: int  # of all pictures together
     output_bytes: int
     failures: tuple[Failure, ...] = ()  # pictures without a protected copy
+    removed: tuple[str, ...] = ()  # names of pictures that are gone, and so are their copies
 
 
 def summarize(
@@ -53,6 +59,7 @@ def summarize(
     class_names: tuple[str, ...],
     epsilon_255: int,
     failures: Sequence[Failure],
+    removed: Sequence[str] = (),
 ) -> ProtectedSet:
     """Reduces a manifest's records to the folder's summary.
 
@@ -82,6 +89,7 @@ def summarize(
         source_bytes=sum(r["source_bytes"] for r in records),
         output_bytes=sum(r["output_bytes"] for r in records),
         failures=tuple(failures),
+        removed=tuple(removed),
     )
 
 
@@ -92,7 +100,7 @@ def _median_and_worst(values: Sequence[float], more_is_worse: bool) -> tuple[flo
 def summary_json(summary: ProtectedSet, job: Record) -> bytes:
     """Returns the content of `summary.json`; `job` says what the folder was made from."""
     values = asdict(summary)
-    del values["folder"]
+    del values["folder"], values["removed"]
     for key in ("psnr_min", "psnr_median"):  # JSON knows no infinity
         values[key] = values[key] if math.isfinite(values[key]) else None
     return (json.dumps({"job": job, **values}, indent=2) + "\n").encode()
@@ -109,13 +117,17 @@ def load(folder: Path) -> ProtectedSet:
         raise UserError(f"{folder} holds no finished images: run again")
     try:
         del values["job"]
-        values["class_names"] = tuple(values["class_names"])
-        values["seen"] = {key: tuple(values["seen"][key]) for key in SEEN}
-        values["failures"] = tuple((name, reason) for name, reason in values["failures"])
+        values["class_names"] = tuple(str(name) for name in values["class_names"])
+        values["seen"] = {key: tuple(map(float, values["seen"][key])) for key in SEEN}
+        values["failures"] = tuple((str(name), str(why)) for name, why in values["failures"])
         for key in ("psnr_min", "psnr_median"):
             values[key] = math.inf if values[key] is None else values[key]
+        for key in ("count", "max_delta_255", "source_bytes", "output_bytes"):
+            values[key] = int(values[key])
+        for key in ("psnr_min", "psnr_median", "ssim_min", "ssim_median"):
+            values[key] = float(values[key])
         return ProtectedSet(folder, **values)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{folder / SUMMARY} is damaged: delete {folder} and run again") from error
 
 
@@ -127,35 +139,56 @@ def read_summary(folder: Path) -> Record | None:
     """
     path = folder / SUMMARY
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(disk.read_regular(path, folder))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path} ({error}): delete {folder} and run again") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is damaged: delete {folder} and run again")
+    if "job" in values and (fault := job_fault(values["job"])):
+        raise UserError(f"{path}: {fault}: restore it, or delete {folder} and protect again")
     return values
 
 
 def read_manifest(folder: Path) -> list[Record]:
-    """Returns the manifest's objects, in the order of the images.
+    """Returns the manifest's objects, in the order of the images; `records.parse` checks them.
 
     Raises:
       UserError: it is missing or damaged.
     """
     path = folder / MANIFEST
     try:
-        return [json.loads(line) for line in path.read_bytes().splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}): delete {folder} and run again") from error
+        data = disk.read_regular(path, folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot read {path} ({reason}): delete {folder} and run again") from error
+    return parse(data, path)
 
 
 def items_of(folder: Path) -> list[Item]:
     """Returns the written files with their labels, to be decoded like any other images."""
-    return [
-        file_item(folder / IMAGES / record["output"], record["output"], record["label"])
-        for record in read_manifest(folder)
-    ]
+    names: dict[str | None, int] = {x: i for i, x in enumerate(load(folder).class_names)}
+    images = folder / IMAGES
+
+    def item(record: Record) -> Item:
+        path = images / record["output"]
+        label = names.get(record.get("class"), -1)
+        opened = partial(_open_below, path, images)
+        return Item(record["output"], opened, label, partial(_key_below, path, images))
+
+    return [item(record) for record in read_manifest(folder)]
+
+
+def _open_below(path: Path, images: Path) -> Image.Image:
+    return decode.open_picture(disk.read_regular(path, images))
+
+
+def _key_below(path: Path, images: Path) -> str:
+    try:
+        return disk.sha256_regular(path, images)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
 
 
 def output_names(
@@ -165,23 +198,23 @@ def output_names(
 
     Of several files with one stem, the one with the suffix or else the first by name keeps the
     stem alone, the others add their extension: a.gif, a.jpg and a.png become a_gif.png, a_jpg.png
-    and a.png. Names that differ in case only count as equal, as they are on some file systems.
-    Names in `known` keep their outputs.
+    and a.png. Names that differ in case or in the form of their letters only count as equal, as
+    they are on some file systems. Names in `known` keep their outputs.
 
     Raises:
       UserError: a name leads out of the folder.
     """
     chosen = dict(known or {})
-    taken = {output.casefold() for output in chosen.values()}
+    taken = {folded(output) for output in chosen.values()}
     for name in sorted(names, key=lambda name: (not name.endswith(suffix), name)):
         if name in chosen:
             continue
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.name:
-            raise UserError(f"the image name {name!r} leads out of its folder: rename the file")
+        if reason := unsafe(name):
+            raise UserError(f"the image name {name!r} {reason}: rename the file")
         outputs = (str(path.with_name(f"{stem}{suffix}")) for stem in _stems(path))
-        chosen[name] = next(output for output in outputs if output.casefold() not in taken)
-        taken.add(chosen[name].casefold())
+        chosen[name] = next(output for output in outputs if folded(output) not in taken)
+        taken.add(folded(chosen[name]))
     return chosen
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import math
-import struct
 import zlib
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from ucjax.data.decode import composite, split
+from ucjax.data.decode import RefusedError, composite, is_wide, open_picture, split
+from ucjax.files import metadata
+from ucjax.files.containers import png_color
 
 SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 # WebP stores 14 bits a side, JPEG 16.
@@ -24,33 +25,8 @@ _PNG = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 # `exact` keeps the colour under transparent pixels, which carries noise as well.
 _WEBP = {"lossless": True, "quality": 0, "method": 0, "exact": True}
 _JPEG = {"quality": 95, "subsampling": "4:4:4"}
-
-# What is kept of the EXIF data. Thumbnails, previews in maker notes and other embedded pictures
-# are unprotected copies; orientation and sizes no longer hold for upright pixels.
-_KEPT_TAGS = {
-    ExifTags.Base.ImageDescription,
-    ExifTags.Base.Make,
-    ExifTags.Base.Model,
-    ExifTags.Base.Software,
-    ExifTags.Base.DateTime,
-    ExifTags.Base.Artist,
-    ExifTags.Base.Copyright,
-}
-_DROPPED_CAPTURE_TAGS = {
-    ExifTags.Base.MakerNote,
-    ExifTags.Base.ExifInteroperabilityOffset,
-    ExifTags.Base.ExifImageWidth,
-    ExifTags.Base.ExifImageHeight,
-}
-
-# IPTC Photo Metadata Standard 2023.1, "Data Mining", with a value of the PLUS vocabulary.
-OPT_OUT = b"""<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
-<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
- xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""
- xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/">
-<plus:DataMining>http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED-AIMLTRAINING</plus:DataMining>
-</rdf:Description></rdf:RDF></x:xmpmeta>
-<?xpacket end="w"?>"""
+# Of more no exact number is of use.
+_COUNTED_FRAMES = 100
 
 
 class UnreadableError(Exception):
@@ -65,7 +41,10 @@ class Picture:
     alpha: np.ndarray | None = None  # uint8 [h, w]
     icc: bytes | None = None  # a profile of RGB values
     exif: bytes | None = None
+    rights: Mapping[str, str] = field(default_factory=dict)  # of XMP
+    color: Mapping[str, bytes] = field(default_factory=dict)  # PNG's cICP, gAMA and cHRM
     dpi: tuple[float, float] | None = None
+    converted: tuple[str, ...] = ()  # what 8-bit RGB cannot hold, and became
 
     def on_white(self) -> Image.Image:
         """Returns what a page shows, and what `data.decode.decode` returns."""
@@ -84,83 +63,90 @@ class Encoding:
 PNG = Encoding()
 
 
-def read(data: bytes, *, strip_gps: bool = False) -> Picture:
+def read(data: bytes, *, keep: Collection[str] = ()) -> Picture:
     """Decodes a file's content, upright; pixels are those of `data.decode.split`.
 
     Args:
       data: the file's content.
-      strip_gps: leaves the place out of the EXIF data that are kept.
+      keep: metadata to keep beyond the list (`metadata.KEEPABLE`).
 
     Raises:
       UnreadableError: it is no picture, damaged, animated, or too large to be decoded safely.
     """
+    with refused(data), open_picture(data) as image:
+        return _read(image, data, keep)
+
+
+@contextlib.contextmanager
+def refused(data: bytes) -> Iterator[None]:
+    """Turns whatever decoders raise at a file's content into an `UnreadableError`."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return _read(image, strip_gps)
+        yield
     except UnreadableError:
         raise
+    except RefusedError as error:
+        raise UnreadableError(str(error)) from error
     except UnidentifiedImageError as error:
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
             raise UnreadableError("HEIC: pip install 'ucjax[heic]'") from error
-        raise UnreadableError("not a picture, or of a kind that Pillow cannot read") from error
-    except Image.DecompressionBombError as error:
-        # Pillow warns of half as many, and refuses these.
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise UnreadableError(f"more than {limit} million pixels: split it") from error
+        raise UnreadableError("not a picture, or of a kind that is not read") from error
     except Exception as error:  # decoders raise nearly anything on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableError(f"damaged ({reason})") from error
 
 
-def _read(image: Image.Image, strip_gps: bool) -> Picture:
-    frames = getattr(image, "n_frames", 1)
-    # The further pictures of these, from phones and stereo cameras, are previews and depths.
-    if frames > 1 and image.format not in ("MPO", "HEIF"):
-        raise UnreadableError(f"{frames} frames: an animation; save the frames as pictures")
+def _read(image: Image.Image, data: bytes, keep: Collection[str]) -> Picture:
+    _check_frames(image)
+    profile = image.info.get("icc_profile")
+    icc = metadata.icc(profile)
+    if icc and len(icc) > metadata.LARGEST_ICC:
+        raise UnreadableError(
+            f"its colour profile has {len(icc)} bytes, more than {metadata.LARGEST_ICC}: convert "
+            "the picture to sRGB"
+        )
+    converted = []
+    if is_wide(image):
+        converted.append("more than 8 bits a channel became 8")
+    if image.mode in ("CMYK", "LAB", "YCbCr") and image.format != "JPEG":
+        converted.append(f"{image.mode} became RGB")
+    elif image.mode == "CMYK":
+        converted.append("CMYK became RGB" + (" without its profile" if profile else ""))
     color, alpha = split(image)
-    icc = image.info.get("icc_profile")
     return Picture(
         pixels=np.asarray(color),
         alpha=None if alpha is None else np.asarray(alpha),
-        # A profile of grey or CMYK values says nothing about the RGB values they became.
-        icc=icc if icc and icc[16:20] == b"RGB " else None,
-        exif=_kept_exif(image, strip_gps),
-        dpi=_dpi(image),
+        icc=icc,
+        exif=metadata.exif(image, keep),
+        rights=metadata.rights(image),
+        color=png_color(data) if image.format == "PNG" else {},
+        dpi=metadata.dpi(image),
+        converted=tuple(converted),
     )
 
 
-def _kept_exif(image: Image.Image, strip_gps: bool) -> bytes | None:
-    kept = Image.Exif()
-    # Metadata that cannot be parsed are no reason to lose the picture.
-    try:
-        found = image.getexif()
-        kept.update({tag: _raw(value) for tag, value in found.items() if tag in _KEPT_TAGS})
-        for block in (ExifTags.IFD.Exif, *(() if strip_gps else (ExifTags.IFD.GPSInfo,))):
-            values = {
-                tag: _raw(value)
-                for tag, value in found.get_ifd(block).items()
-                if block != ExifTags.IFD.Exif or tag not in _DROPPED_CAPTURE_TAGS
-            }
-            if values:
-                kept[block] = values
-        return kept.tobytes() if len(kept) else None
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, struct.error):
-        return None
+def decoded_bytes(data: bytes) -> int:
+    """Returns how many bytes the pixels of a file's picture will take, 0 if none are found."""
+    with contextlib.suppress(UnreadableError), refused(data), open_picture(data) as image:
+        return 3 * image.width * image.height
+    return 0
 
 
-def _raw(value: Any) -> Any:
-    # Pillow reads text as Latin-1 and writes it as ASCII: a copyright sign would become "?".
-    # Only such text, since it gives up knowing the type of bytes in the capture block.
-    odd = isinstance(value, str) and not value.isascii()
-    return value.encode("latin-1") if odd else value
-
-
-def _dpi(image: Image.Image) -> tuple[float, float] | None:
-    try:
-        across, down = (float(value) for value in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    return (across, down) if 0 < across < math.inf and 0 < down < math.inf else None
+def _check_frames(image: Image.Image) -> None:
+    # The further pictures of these, from phones and stereo cameras, are previews and depths.
+    if image.format in ("MPO", "HEIF"):
+        return
+    if image.format == "TIFF":  # whose directories are found one by one, and may be many
+        frames = 1
+        with contextlib.suppress(EOFError):
+            while frames < _COUNTED_FRAMES:
+                image.seek(frames)
+                frames += 1
+        image.seek(0)
+    else:
+        frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        many = "" if frames < _COUNTED_FRAMES else " or more"
+        raise UnreadableError(f"{frames} frames{many}: an animation; save the frames as pictures")
 
 
 def write(picture: Picture, encoding: Encoding) -> bytes:
@@ -180,15 +166,23 @@ def write(picture: Picture, encoding: Encoding) -> bytes:
         if encoding.format == "jpeg":
             raise UnreadableError("has transparency, which JPEG cannot hold: choose --format png")
         image.putalpha(Image.fromarray(picture.alpha))
+    if picture.color and encoding.format != "png":
+        raise UnreadableError(
+            f"states its colours by {' and '.join(picture.color)}, which {encoding.format} cannot "
+            "hold: choose --format png"
+        )
     kept = {"icc_profile": picture.icc, "exif": picture.exif, "dpi": picture.dpi}
     settings |= {key: value for key, value in kept.items() if value is not None}
+    rights = {**picture.rights, **(metadata.OPT_OUT if encoding.opt_out else {})}
     if encoding.format == "png":
-        if encoding.opt_out:
-            settings["pnginfo"] = chunk = PngImagePlugin.PngInfo()
-            chunk.add_itxt("XML:com.adobe.xmp", OPT_OUT.decode())
+        settings["pnginfo"] = chunks = PngImagePlugin.PngInfo()
+        for kind, content in picture.color.items():
+            chunks.add(kind.encode(), content)
+        if rights:
+            chunks.add_itxt("XML:com.adobe.xmp", metadata.xmp(rights).decode())
         settings |= _PNG
     else:
-        settings |= {"xmp": OPT_OUT} if encoding.opt_out else {}
+        settings |= {"xmp": metadata.xmp(rights)} if rights else {}
         settings |= _WEBP if encoding.format == "webp" else _JPEG
     encoded = io.BytesIO()
     image.save(encoded, encoding.format.upper(), **settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,7 @@ def protect_images(
 
     def read(index: int) -> Source:
         if root is not None:
-            return _read_file(root / images.names[index], strip_gps=False)
+            return _read_file(root / images.names[index])
         pixels = images.center_crops(crop, [index])[0]
         return Source(sha256(pixels.data), pixels.nbytes, lambda: Picture(pixels))
 
@@ -83,7 +83,6 @@ def protect_images(
 
     task = Task(
         names=images.names,
-        path=None if root is None else (lambda index: root / images.names[index]),
         labels=images.labels.tolist(),
         class_names=tuple(images.class_names),
         read=read,
@@ -108,9 +107,10 @@ def protect_files(
     cluster_of: Callable[[np.ndarray], int],
     protector_sha256: str,
     encoding: Encoding,
-    strip_gps: bool,
     refused: Callable[[str], str],
     folder: Path,
+    keep: Collection[str] = (),
+    unlisted: Collection[str] = (),
     threads: int | None = None,
     progress: Callable[[str, int], Progress] | None = None,
 ) -> ProtectedSet:
@@ -130,9 +130,10 @@ def protect_files(
         threads.
       protector_sha256: identifies the noise; another one is another folder's.
       encoding: of the written files.
-      strip_gps: leaves the place out of the metadata.
       refused: sha256 of a source -> why it must not be protected, or nothing.
       folder: created if missing.
+      keep: metadata to keep beyond the list (`metadata.KEEPABLE`).
+      unlisted: folders below `root` that could not be searched: their pictures' copies stay.
       threads: None for one a processor.
       progress: receives ("protecting", n), returns what is updated (None: silence).
 
@@ -142,7 +143,7 @@ def protect_files(
     patterns, short_side = protector.patterns(), protector.short_side
 
     def read(index: int) -> Source:
-        source = _read_file(root / names[index], strip_gps)
+        source = _read_file(root / names[index], keep)
         if reason := refused(source.sha256):
             raise UnreadableError(reason)
         return source
@@ -154,7 +155,6 @@ def protect_files(
 
     task = Task(
         names=names,
-        path=lambda index: root / names[index],
         labels=labels,
         class_names=class_names,
         read=read,
@@ -162,13 +162,15 @@ def protect_files(
         job={
             **_job_of(protector, protector_sha256),
             **dataclasses.asdict(encoding),
-            "strip_gps": strip_gps,
+            "keep": sorted(keep),
         },
         encoding=encoding,
         epsilon_255=protector.epsilon_255,
         norm=protector.norm,
         folder=folder,
         keep_going=True,
+        photos=root,
+        unlisted=unlisted,
     )
     return run(task, "protecting", threads, progress)
 
@@ -194,14 +196,22 @@ def _center_crop(clean: Picture, short_side: int, crop: int) -> np.ndarray:
     return small[top : top + crop, left : left + crop]
 
 
-def _read_file(path: Path, strip_gps: bool) -> Source:
+def _read_file(path: Path, keep: Collection[str] = ()) -> Source:
     try:
-        if not path.is_file() and path.exists():
-            raise UnreadableError("not a file")  # to read a pipe would wait for ever
-        data = path.read_bytes()
+        data, status = decode.read_file(path)
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error
-    return Source(sha256(data), len(data), lambda: picture.read(data, strip_gps=strip_gps))
+    except decode.RefusedError as error:
+        raise UnreadableError(str(error)) from error
+    except Exception as error:  # the header of a giant
+        raise UnreadableError("not a picture, or of a kind that is not read") from error
+    return Source(
+        sha256(data),
+        len(data),
+        lambda: picture.read(data, keep=keep),
+        mode=status.st_mode & 0o777 | 0o600,
+        decoded_bytes=picture.decoded_bytes(data),
+    )
 
 
 def _job(
@@ -211,7 +221,8 @@ def _job(
     if not len(images):
         raise UserError("there are no images to protect: the source is empty")
     assigned = None if noise.clusters is None else noise.clusters.tolist()
-    listed = json.dumps([images.names, images.labels.tolist(), assigned])
+    classes = [images.class_names[label] if label >= 0 else None for label in images.labels]
+    listed = json.dumps([images.names, classes, assigned])
     return {
         "geometry": geometry,
         "epsilon_255": noise.epsilon_255,

@@ -1,30 +1,32 @@
 """An independent check of a folder of written images: believes the files and nothing else.
 
-Shares only the decoder with the code that wrote them, and needs no JAX.
+Shares with the code that wrote them the decoder and the list of allowed metadata, and needs no JAX.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
 
-from ucjax.data.decode import split, without_warnings
+from ucjax.data import decode
+from ucjax.data.decode import without_warnings
 from ucjax.data.folder import walk
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
+from ucjax.files import inspection
+from ucjax.files.inspection import File
+from ucjax.files.manifest import IMAGES, read_manifest, read_summary
+from ucjax.files.records import Record
+from ucjax.runtime import disk
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Verification:
     files: int
     failures: tuple[str, ...]
     max_delta_255: int
-    notes: tuple[str, ...] = ()  # what the writer had already said
+    notes: tuple[str, ...] = ()  # what is known, or could not be checked
 
 
 class Budget(NamedTuple):
@@ -42,8 +44,9 @@ class Budget(NamedTuple):
 
     epsilon_255: int
     norm: str  # "linf": of any pixel; "rms": of the root mean square, plus half a level of rounding
-    lossy: bool = False  # JPEG: the change is what the manifest states
-    strip_gps: bool = False
+    lossy: bool = False  # the change is what the manifest states, the budget is not looked at
+    keep: tuple[str, ...] = ()  # metadata beyond the list
+    changed: bool = False  # whether a file that equals its source is a failure
 
 
 class Clean(NamedTuple):
@@ -53,6 +56,7 @@ class Clean(NamedTuple):
     sha256: str
     alpha: np.ndarray | None = None  # uint8 [h, w]
     icc: bytes | None = None
+    color: Mapping[str, bytes] | None = None  # PNG's cICP, gAMA and cHRM
 
 
 def verify(
@@ -76,10 +80,9 @@ def verify(
       threads: None for one a processor.
     """
     try:
-        lines = (folder / "manifest.jsonl").read_bytes().splitlines()
-        records = [_parse(line) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return Verification(0, (f"manifest.jsonl cannot be read: {_reason(error)}",), 0)
+        records = read_manifest(folder)
+    except UserError as error:
+        return Verification(0, (str(error),), 0)
     with without_warnings(), ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         results = list(pool.map(lambda r: _check(folder, r, clean, budget), records))
     failures = [*_check_listing(folder, records, clean, failed)]
@@ -87,34 +90,64 @@ def verify(
     return Verification(len(records), tuple(failures), max((top for _, top in results), default=0))
 
 
-def verify_folder(folder: Path, photos: Path, *, threads: int | None = None) -> Verification:
+def verify_folder(
+    folder: Path, photos: Path, *, protector: Path | None = None, threads: int | None = None
+) -> Verification:
     """Checks what `ucjax protect` wrote against the folder of the originals.
+
+    The budget is that of the protector, whose hash the files' summary states. Without the
+    protector it is what the summary says, which anybody could have edited, and a note says so.
+
+    Args:
+      folder: OUT.
+      photos: the originals.
+      protector: the folder of the protector, None for `folder/protector` if it is there.
+      threads: None for one a processor.
 
     Raises:
       UserError: one of the folders is not what it should be.
     """
     if not photos.is_dir():
         raise UserError(f"{photos} is not a folder: give the folder of the originals")
+    summary = read_summary(folder)
+    if summary is None:
+        raise UserError(f"{folder} holds no finished protected files: protect first")
     try:
-        summary = json.loads((folder / "summary.json").read_bytes())
         job = summary["job"]
-        budget = Budget(
-            job["epsilon_255"],
-            job["norm"],
-            job.get("format") == "jpeg",
-            job.get("strip_gps", False),
-        )
-        failed = dict(summary["failures"])
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no finished protected files: protect first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'summary.json'} is damaged ({_reason(error)})") from error
-    if job["geometry"] != "native":
+        stated = Budget(job["epsilon_255"], job["norm"], keep=tuple(job["keep"]), changed=True)
+        failed = {str(name): str(reason) for name, reason in summary["failures"]}
+        geometry, digest = job["geometry"], job["protector_sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{folder / 'summary.json'} is not of ucjax protect ({reason}): protect again"
+        ) from error
+    if geometry != "native":
         raise UserError(f"{folder} holds centre crops: files of a run are verified by the run")
-    clean = clean_files(photos, walk(photos))
-    found = verify(folder, clean, budget, failed=failed, threads=threads)
-    notes = (f"{name}: not protected: {reason}" for name, reason in failed.items())
-    return replace(found, notes=tuple(notes))
+    failures, notes = [], [f"{name}: not protected: {why}" for name, why in failed.items()]
+    where = protector or folder / "protector"
+    if protector or (where / "protector.json").exists():
+        found = inspection.budget_of(where)
+        notes.insert(0, f"the budget is that of {where}, sha256 {found.sha256}")
+        if found.sha256 != digest:
+            failures.append(f"summary.json names another protector than {where}: {digest}")
+        if (stated.epsilon_255, stated.norm) != (found.epsilon_255, found.norm):
+            failures.append(
+                f"summary.json states a budget of {stated.epsilon_255} ({stated.norm}), the "
+                f"protector one of {found.epsilon_255} ({found.norm})"
+            )
+        stated = stated._replace(epsilon_255=found.epsilon_255, norm=found.norm)
+    else:
+        notes.insert(
+            0,
+            f"no protector at {where}: the budget of {stated.epsilon_255} ({stated.norm}) is what "
+            "summary.json says, and was not checked; give the protector with --protector",
+        )
+    unreadable: list[str] = []
+    names = walk(photos, lambda error: unreadable.append(f"{error.filename}: {error.strerror}"))
+    failures += [f"a folder cannot be searched: {line}" for line in unreadable]
+    checked = verify(folder, clean_files(photos, names), stated, failed=failed, threads=threads)
+    return replace(checked, failures=(*failures, *checked.failures), notes=tuple(notes))
 
 
 def clean_crops(images: ImageSet, crop: int) -> dict[str, Callable[[], Clean]]:
@@ -133,95 +166,71 @@ def clean_files(root: Path, names: Iterable[str]) -> dict[str, Callable[[], Clea
     """Gives the original pictures that files of geometry "native" were made from."""
 
     def load(name: str) -> Clean:
-        data = (root / name).read_bytes()
-        found = _open(data)
-        return Clean(found.pixels, hashlib.sha256(data).hexdigest(), found.alpha, found.icc)
+        data, _ = decode.read_file(root / name)
+        found = inspection.look(data)
+        digest = hashlib.sha256(data).hexdigest()
+        return Clean(found.pixels, digest, found.alpha, found.icc, found.color)
 
     return {name: partial(load, name) for name in names}
 
 
-class _Record(NamedTuple):
-    name: str
-    output: str
-    source_sha256: str
-    output_sha256: str
-    max_delta_255: int
-
-
-def _parse(line: bytes) -> _Record:
-    record: dict[str, Any] = json.loads(line)
-    return _Record(
-        name=str(record["name"]),
-        output=str(record["output"]),
-        source_sha256=str(record["source_sha256"]),
-        output_sha256=str(record["output_sha256"]),
-        max_delta_255=int(record["max_delta_255"]),
-    )
-
-
 def _check_listing(
-    folder: Path, records: list[_Record], clean: Mapping[str, object], failed: Container[str]
+    folder: Path, records: list[Record], clean: Mapping[str, object], failed: Container[str]
 ) -> Iterable[str]:
-    for kind in ("name", "output"):
-        counts = Counter(getattr(record, kind) for record in records)
-        yield from (f"{kind} {x}: {n} times in the manifest" for x, n in counts.items() if n > 1)
-    images = folder / "images"
-    found = {path.relative_to(images).as_posix() for path in images.rglob("*") if not path.is_dir()}
-    unlisted = sorted(found - {record.output for record in records})
-    yield from (f"{output}: is not in the manifest" for output in unlisted)
-    unprotected = sorted(clean.keys() - {record.name for record in records})
+    images = folder / IMAGES
+    if images.is_symlink():
+        yield f"{images}: is a link"
+    listed = {record["output"] for record in records}
+    yield from inspection.strangers(images, listed)
+    unprotected = sorted(clean.keys() - {record["name"] for record in records})
     yield from (f"{name}: has no protected file" for name in unprotected if name not in failed)
 
 
 def _check(
     folder: Path,
-    record: _Record,
+    record: Record,
     clean: Mapping[str, Callable[[], Clean]],
     budget: Budget,
 ) -> tuple[list[str], int]:
     """Returns what is wrong with one file, and its largest change."""
-    if record.name not in clean:
-        return [f"{record.output}: there is no clean image {record.name!r}"], 0
-    if ".." in Path(record.output).parts or Path(record.output).is_absolute():
-        return [f"{record.output}: leads out of the folder"], 0
+    name, output, images = record["name"], record["output"], folder / IMAGES
+    if name not in clean:
+        return [f"{output}: there is no clean image {name!r}"], 0
     failures = []
     try:
-        data = (folder / "images" / record.output).read_bytes()
-        if hashlib.sha256(data).hexdigest() != record.output_sha256:
-            failures.append(f"{record.output}: is not the file that was written (sha256)")
-        protected = _open(data)
+        data = disk.read_regular(images / output, images)
+        if hashlib.sha256(data).hexdigest() != record["output_sha256"]:
+            failures.append(f"{output}: is not the file that was written (sha256)")
+        protected = inspection.look(data, budget.keep)
     except Exception as error:  # decoders raise nearly anything on damaged files
-        return [*failures, f"{record.output}: cannot be read: {_reason(error)}"], 0
+        return [*failures, f"{output}: cannot be read: {_reason(error)}"], 0
     try:
-        source = clean[record.name]()
+        source = clean[name]()
     except Exception as error:
-        return [*failures, f"{record.name}: the clean image cannot be read: {_reason(error)}"], 0
-    if source.sha256 != record.source_sha256:
-        failures.append(f"{record.name}: the clean image was changed since (sha256)")
+        return [*failures, f"{name}: the clean image cannot be read: {_reason(error)}"], 0
+    if source.sha256 != record["source_sha256"]:
+        failures.append(f"{name}: the clean image was changed since (sha256)")
+    failures += [f"{output}: {what}" for what in _beside_pixels(protected, source)]
+    failures += [f"{output}: holds {what}" for what in inspection.strange(data, protected)]
     if source.pixels.shape != protected.pixels.shape:
         sizes = [
             f"{width} x {height}"
             for height, width, _ in (protected.pixels.shape, source.pixels.shape)
         ]
-        return [*failures, f"{record.output}: is {sizes[0]} pixels, its source {sizes[1]}"], 0
-    failures += [f"{record.output}: {what}" for what in _beside_pixels(protected, source, budget)]
+        return [*failures, f"{output}: is {sizes[0]} pixels, its source {sizes[1]}"], 0
     highest, rms = _change(protected.pixels, source.pixels)
     return failures + _check_change(record, highest, rms, budget), highest
 
 
-def _beside_pixels(protected: _File, source: Clean, budget: Budget) -> Iterable[str]:
-    """Says what is wrong with the transparency and the metadata."""
+def _beside_pixels(protected: File, source: Clean) -> Iterable[str]:
+    """Says how transparency and colours differ from the source's."""
     alphas = [x for x in (protected.alpha, source.alpha) if x is not None]
+    if len({x.shape for x in alphas}) > 1:
+        return  # the pixels differ in size as well, which is said
     if len(alphas) == 1 or (alphas and (alphas[0] != alphas[1]).any()):
         yield "has another transparency than its source"
-    if protected.icc != source.icc:
+    if protected.icc != source.icc or dict(protected.color) != dict(source.color or {}):
         yield "has another colour profile than its source"
-    if protected.oriented:
-        yield "asks to be rotated, but its pixels are upright"
-    if protected.thumbnail:
-        yield "holds a thumbnail or maker note, which may be a clean copy"
-    if protected.gps and budget.strip_gps:
-        yield "states a place (GPS), which was to be left out"
 
 
 def _change(protected: np.ndarray, clean: np.ndarray) -> tuple[int, float]:
@@ -235,44 +244,24 @@ def _change(protected: np.ndarray, clean: np.ndarray) -> tuple[int, float]:
     return highest, math.sqrt(squares / clean.size)
 
 
-def _check_change(record: _Record, highest: int, rms: float, budget: Budget) -> list[str]:
+def _check_change(record: Record, highest: int, rms: float, budget: Budget) -> list[str]:
     failures = []
+    output, stated = record["output"], record.get("max_delta_255")
     used, allowed = {
         "linf": (highest, budget.epsilon_255),
         "rms": (rms, budget.epsilon_255 + 0.5),
     }[budget.norm]
     if used > allowed and not budget.lossy:
+        lossy = ": JPEG does not keep it" if output.lower().endswith((".jpg", ".jpeg")) else ""
         failures.append(
-            f"{record.output}: changed by {used:g} levels ({budget.norm}), over {allowed}"
+            f"{output}: changed by {used:g} levels ({budget.norm}), over {allowed} by "
+            f"{used - allowed:g}{lossy}"
         )
-    if highest != record.max_delta_255:
-        stated = record.max_delta_255
-        failures.append(f"{record.output}: changed by {highest}, the manifest says {stated}")
+    if budget.changed and budget.epsilon_255 and not highest:
+        failures.append(f"{output}: equals its source: it carries no noise")
+    if highest != stated:
+        failures.append(f"{output}: changed by {highest}, the manifest says {stated}")
     return failures
-
-
-class _File(NamedTuple):
-    pixels: np.ndarray  # uint8 [h, w, 3]
-    alpha: np.ndarray | None  # uint8 [h, w]
-    icc: bytes | None  # of RGB values
-    oriented: bool
-    thumbnail: bool
-    gps: bool
-
-
-def _open(data: bytes) -> _File:
-    with Image.open(io.BytesIO(data)) as image:
-        color, alpha = split(image)
-        exif, icc = image.getexif(), image.info.get("icc_profile")
-        note = ExifTags.IFD.MakerNote in exif.get_ifd(ExifTags.IFD.Exif)
-        return _File(
-            pixels=np.asarray(color),
-            alpha=None if alpha is None else np.asarray(alpha),
-            icc=icc if icc and icc[16:20] == b"RGB " else None,
-            oriented=exif.get(ExifTags.Base.Orientation, 1) != 1,
-            thumbnail=note or bool(exif.get_ifd(ExifTags.IFD.IFD1)),
-            gps=bool(exif.get_ifd(ExifTags.IFD.GPSInfo)),
-        )
 
 
 def _reason(error: Exception) -> str:

@@ -1,13 +1,14 @@
 """Writes a folder of pictures in threads, so that a run killed at any moment can be continued.
 
-A finished picture is renamed into place and then recorded in a journal. The next run believes a
+A finished picture is noted in a journal, synced and renamed into place. The next run believes a
 record only if source, noise and file still have the hashes it states, so that both runs together
-leave the bytes that one undisturbed run would.
+leave the bytes that one undisturbed run would. No time or size is believed.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -15,7 +16,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +25,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ucjax.data.decode import StretchedError, without_warnings
+from ucjax.data.decode import RefusedError, without_warnings
 from ucjax.data.images import Progress
-from ucjax.errors import UserError
-from ucjax.files import picture
+from ucjax.errors import DiskError, UserError
+from ucjax.files import claim, picture
+from ucjax.files.claim import UNFINISHED
 from ucjax.files.fidelity import SEEN, Fidelity, compare
 from ucjax.files.manifest import (
     IMAGES,
@@ -43,9 +46,13 @@ from ucjax.files.manifest import (
     summary_json,
 )
 from ucjax.files.picture import SUFFIXES, Encoding, Picture, UnreadableError
+from ucjax.files.records import parse, unsafe
+from ucjax.runtime import disk
 
-# What a killed run leaves beside the finished pictures: its job, their records, temporary files.
-_UNFINISHED, _JOB, _JOURNAL = ".unfinished", "job.json", "records.jsonl"
+_JOURNAL = "records.jsonl"
+# Of pictures of more bytes than these, decoded, one at a time is worked on.
+_LARGE = 75_000_000
+_one_large = threading.Lock()
 
 
 class Source(NamedTuple):
@@ -54,6 +61,8 @@ class Source(NamedTuple):
     sha256: str
     size: int
     picture: Callable[[], Picture]
+    mode: int | None = None  # permissions of its file
+    decoded_bytes: int = 0  # 0 where it is small for sure
 
 
 class Noised(NamedTuple):
@@ -69,7 +78,6 @@ class Task:
     """What is written where. The functions take a picture's index and are called from threads."""
 
     names: Sequence[str]
-    path: Callable[[int], Path] | None  # of the source; None: not a file
     labels: Sequence[int]
     class_names: tuple[str, ...]
     read: Callable[[int], Source]
@@ -81,6 +89,32 @@ class Task:
     folder: Path
     noise_sha256: Callable[[int], str] | None = None  # None: the job decides the noise
     keep_going: bool = False  # pictures that cannot be protected are counted, else they raise
+    photos: Path | None = None  # the folder that the names are relative to
+    unlisted: Collection[str] = ()  # folders in it that could not be searched
+
+    def class_of(self, index: int) -> str | None:
+        """The name of a picture's class."""
+        label = int(self.labels[index])
+        return self.class_names[label] if label >= 0 else None
+
+
+class _Journal:
+    """What is written and is about to be: appended from threads, a line before its file appears."""
+
+    def __init__(self, path: Path, ours: Collection[str]):
+        self._file = open(path, "ab")  # noqa: SIM115 - closed by `close`
+        self._lock = threading.Lock()
+        self._file.write(b"\n")  # after what may be half a line
+        self.ours = {*ours}  # outputs that may be replaced
+
+    def note(self, record: Record) -> None:
+        with self._lock:
+            self.ours.add(record["output"])
+            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def run(
@@ -94,109 +128,194 @@ def run(
     """
     if not len(task.names):
         raise UserError(f"{label}: there are no images to write to {task.folder}")
-    finished, unfinished = _claim(task.folder, task.job), task.folder / _UNFINISHED
-    earlier = {r["name"]: r for r in read_manifest(task.folder)} if finished else {}
-    settled = {name for i, name in enumerate(task.names) if _settled(task, i, earlier.get(name))}
-    if len(settled) < len(task.names):
+    threads = threads or os.cpu_count() or 1
+    claim.claim(task.folder)
+    finished = claim.same_job(task.folder, task.job, _summary(task.folder))
+    lines = _lines(task.folder)
+    earlier = {record["name"]: record for record in lines}
+    with without_warnings(), ThreadPoolExecutor(threads) as pool:
+        same = list(pool.map(lambda i: _same(task, i, earlier.get(task.names[i])), _range(task)))
+    _check_photos(task, earlier, sum(same))
+    settled = {name for name, is_same in zip(task.names, same, strict=True) if finished and is_same}
+    gone = _gone(task, earlier)
+    removed: list[str] = []
+    if len(settled) < len(task.names) or gone:
+        removed = _go_on(task, lines, earlier, settled, gone, label, threads, progress)
+    shutil.rmtree(task.folder / UNFINISHED, ignore_errors=True)
+    return dataclasses.replace(load(task.folder), removed=tuple(removed))
+
+
+def _range(task: Task) -> range:
+    return range(len(task.names))
+
+
+def _go_on(
+    task: Task,
+    lines: list[Record],
+    earlier: dict[str, Record],
+    settled: set[str],
+    gone: list[Record],
+    label: str,
+    threads: int,
+    progress: Callable[[str, int], Progress] | None,
+) -> list[str]:
+    """Writes what is missing and finishes the folder; returns the pictures whose copies left it."""
+    unfinished = task.folder / UNFINISHED
+    with disk.saying(unfinished):
         unfinished.mkdir(exist_ok=True)
-        earlier |= _read_journal(unfinished / _JOURNAL)
-        bar = progress(label, len(task.names)) if progress else None
-        threads = threads or os.cpu_count() or 1
-        with without_warnings():
-            written, failures = _write_images(task, earlier, settled, threads, bar)
-        # Pictures that left the source meanwhile have their protected copies still.
-        kept = {name: record for name, record in earlier.items() if name not in {*task.names}}
-        _finish(task, [*kept.values(), *written], failures)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    return load(task.folder)
+        journal = _Journal(unfinished / _JOURNAL, {record["output"] for record in lines})
+    bar = progress(label, len(task.names)) if progress else None
+    with without_warnings(), contextlib.closing(journal):
+        written, failures = _write_images(task, earlier, settled, journal, threads, bar)
+    # Pictures in folders that cannot be searched today have their protected copies still.
+    there = {*task.names}
+    kept = [r for name, r in earlier.items() if name not in there and r not in gone]
+    done = {record["name"] for record in written}
+    stale = [record for record in lines if record["name"] not in done and record not in kept]
+    failures += _remove(task.folder, stale, {record["output"] for record in [*kept, *written]})
+    _finish(task, [*kept, *written], failures)
+    return [record["name"] for record in gone]
 
 
-def _settled(task: Task, index: int, record: Record | None) -> bool:
-    """Whether a finished record needs no second look: nothing was touched since, by the clock."""
-    if record is None:
-        return False
-    if task.path is None:
-        return True  # the job says which pictures they are
+def _summary(folder: Path) -> Record | None:
+    """Returns the summary of a folder of ours; a damaged one is made again."""
     try:
-        source = task.path(index).stat()
-        output = (task.folder / IMAGES / record["output"]).stat()
-        finished = (task.folder / SUMMARY).stat().st_mtime_ns
+        return read_summary(folder)
+    except UserError:
+        return None
+
+
+def _lines(folder: Path) -> list[Record]:
+    """Returns all that manifest and journal tell, the newest last; damaged lines tell nothing."""
+    lines: list[Record] = []
+    with contextlib.suppress(UserError):
+        lines += read_manifest(folder)
+    journal = folder / UNFINISHED / _JOURNAL
+    with contextlib.suppress(OSError):
+        for line in disk.read_regular(journal, folder).splitlines():
+            with contextlib.suppress(UserError):
+                lines += parse(line, journal) if line else []
+    return lines
+
+
+def _same(task: Task, index: int, record: Record | None) -> bool:
+    """Whether source and copy are, byte for byte, those that a finished record states."""
+    if record is None or record.get("class") != task.class_of(index):
+        return False
+    try:
+        source = task.read(index)
+    except (UnreadableError, RefusedError):
+        return False
+    identity = {"source_sha256": source.sha256, "source_bytes": source.size}
+    return identity.items() <= record.items() and _holds(task.folder, record)
+
+
+def _holds(folder: Path, record: Record) -> bool:
+    images = folder / IMAGES
+    try:
+        return disk.sha256_regular(images / record["output"], images) == record["output_sha256"]
     except OSError:
         return False
-    found = (source.st_size, output.st_size)
-    recorded = (record["source_bytes"], record["output_bytes"])
-    return found == recorded and max(source.st_mtime_ns, output.st_mtime_ns) <= finished
+
+
+def _check_photos(task: Task, earlier: dict[str, Record], same: int) -> None:
+    """Refuses a folder that holds the copies of other pictures.
+
+    Raises:
+      UserError: it does.
+    """
+    if task.photos is None:
+        return
+    place, before = claim.hash_of(task.photos), claim.photos_of(task.folder)
+    if before in ("", place):
+        if not before:
+            claim.remember(task.folder, place)
+        return
+    if 2 * same < len(earlier):
+        raise UserError(
+            f"{task.folder} holds the copies of {len(earlier)} pictures of another folder, of "
+            f"which {task.photos} holds {same}: use another OUT, or delete that one"
+        )
+    claim.remember(task.folder, place)  # they were moved
+
+
+def _gone(task: Task, earlier: dict[str, Record]) -> list[Record]:
+    """Returns the records of pictures that are no longer there."""
+    there = {*task.names}
+    return [
+        record
+        for name, record in earlier.items()
+        if name not in there and not any(name.startswith(f"{x}/") for x in task.unlisted)
+    ]
+
+
+def _remove(folder: Path, stale: list[Record], outputs: Collection[str]) -> list[Failure]:
+    """Deletes copies whose pictures are gone or damaged, unless somebody changed them since."""
+    failures = []
+    for record in stale:
+        path = folder / IMAGES / record["output"]
+        if record["output"] in outputs or not os.path.lexists(path):
+            continue
+        if not _holds(folder, record):
+            reason = f"{path} was changed since it was written: look at it, then delete it"
+            failures.append((record["name"], reason))
+            continue
+        with disk.saying(path):
+            path.unlink()
+            for parent in path.parents:
+                if parent == folder / IMAGES or any(parent.iterdir()):
+                    break
+                parent.rmdir()
+    return failures
 
 
 def _finish(task: Task, records: list[Record], failures: list[Failure]) -> None:
     manifest = "".join(json.dumps(record) + "\n" for record in records)
     summary = summarize(task.folder, records, task.class_names, task.epsilon_255, failures)
-    unfinished = task.folder / _UNFINISHED
-    _write(task.folder / MANIFEST, manifest.encode(), unfinished / MANIFEST)
-    _write(task.folder / SUMMARY, summary_json(summary, task.job), unfinished / SUMMARY)
-
-
-def _claim(folder: Path, job: Record) -> bool:
-    """Whether the job was finished before; if it is new, marks the folder as this job's.
-
-    Raises:
-      UserError: the folder is another job's.
-    """
-    summary, mark = read_summary(folder), folder / _UNFINISHED / _JOB
-    if summary is None and not mark.exists():
-        _write(mark, json.dumps(job).encode(), mark.with_suffix(".tmp"))
-        return False
-    claimed = json.loads(mark.read_bytes()) if summary is None else summary.get("job", {})
-    for key, value in job.items():
-        if claimed.get(key) != value:
-            raise UserError(
-                f"{folder} holds images with {key} = {claimed.get(key)!r}, now it is {value!r}: "
-                "delete that folder, or use another"
-            )
-    return summary is not None
+    unfinished = task.folder / UNFINISHED
+    for name, data in (
+        (MANIFEST, manifest.encode()),
+        (SUMMARY, summary_json(summary, task.job)),
+    ):
+        disk.write_through(task.folder / name, data, unfinished / name)
 
 
 def _write_images(
-    task: Task, earlier: dict[str, Record], settled: set[str], threads: int, bar: Progress | None
+    task: Task,
+    earlier: dict[str, Record],
+    settled: set[str],
+    journal: _Journal,
+    threads: int,
+    bar: Progress | None,
 ) -> tuple[list[Record], list[Failure]]:
     """Writes what is missing; returns the records in the order of the pictures, and failures."""
     records: list[Record] = []
     failures: list[Failure] = []
-    with open(task.folder / _UNFINISHED / _JOURNAL, "a") as journal:
-        results = _records(task, earlier, settled, threads)
-        for done, (name, result) in enumerate(zip(task.names, results, strict=True), start=1):
-            if isinstance(result, str):
-                failures.append((name, result))
-            else:
-                records.append(result)
-                if result is not earlier.get(name):
-                    journal.write(json.dumps(result) + "\n")
-                    journal.flush()
-            if bar:
-                bar.update(done)
+    results = _records(task, earlier, settled, journal, threads)
+    for done, (name, result) in enumerate(zip(task.names, results, strict=True), start=1):
+        if isinstance(result, str):
+            failures.append((name, result))
+        else:
+            records.append(result)
+        if bar:
+            bar.update(done)
     if bar:
         bar.close(len(task.names))
     return records, failures
 
 
-def _read_journal(path: Path) -> dict[str, Record]:
-    """Returns the records of a killed run by name, without half-written ones."""
-    records = {}
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-            records[record["name"]] = record
-        except ValueError:
-            continue
-    return records
-
-
 def _records(
-    task: Task, earlier: dict[str, Record], settled: set[str], threads: int
+    task: Task,
+    earlier: dict[str, Record],
+    settled: set[str],
+    journal: _Journal,
+    threads: int,
 ) -> Iterator[Record | str]:
     """Yields every picture's record, or why there is none, in order, a few ahead in threads."""
-    known = {name: record["output"] for name, record in earlier.items()}
-    outputs = output_names(task.names, SUFFIXES[task.encoding.format], known)
+    gone = {record["name"] for record in _gone(task, earlier)}
+    known = {name: record["output"] for name, record in earlier.items() if name not in gone}
+    named = [name for name in task.names if not (task.keep_going and unsafe(name))]
+    outputs = output_names(named, SUFFIXES[task.encoding.format], known)
     waiting: collections.deque[Future[Record | str]] = collections.deque()
     with ThreadPoolExecutor(threads) as pool:
         for index, name in enumerate(task.names):
@@ -204,7 +323,8 @@ def _records(
                 future: Future[Record | str] = Future()
                 future.set_result(earlier[name])
             else:
-                future = pool.submit(_make, task, index, outputs[name], earlier.get(name))
+                output = outputs.get(name, "")
+                future = pool.submit(_make, task, index, output, earlier.get(name), journal)
             waiting.append(future)
             if len(waiting) == 4 * threads:
                 yield waiting.popleft().result()
@@ -212,22 +332,26 @@ def _records(
             yield waiting.popleft().result()
 
 
-def _make(task: Task, index: int, output: str, earlier: Record | None) -> Record | str:
+def _make(
+    task: Task, index: int, output: str, earlier: Record | None, journal: _Journal
+) -> Record | str:
     """Writes one picture, unless the earlier record proves that its file is there.
 
     Returns the reason instead where a picture cannot be protected and the task may go on.
     """
+    name = task.names[index]
     try:
-        return _made(task, index, output, earlier)
-    except (UnreadableError, StretchedError) as error:
+        if reason := unsafe(name):
+            raise UnreadableError(f"its name {reason}: rename it")
+        return _made(task, index, output, earlier, journal)
+    except (UnreadableError, RefusedError) as error:
         if not task.keep_going:
-            name = task.names[index]
             raise UserError(f"cannot protect {name}: {error}; remove it and run again") from error
         return str(error)
 
 
-def _made(task: Task, index: int, output: str, earlier: Record | None) -> Record:
-    source, path = task.read(index), task.folder / IMAGES / output
+def _made(task: Task, index: int, output: str, earlier: Record | None, journal: _Journal) -> Record:
+    source = task.read(index)
     identity = {
         "name": task.names[index],
         "output": output,
@@ -236,22 +360,21 @@ def _made(task: Task, index: int, output: str, earlier: Record | None) -> Record
     }
     if task.noise_sha256:
         identity["noise_sha256"] = task.noise_sha256(index)
-    if earlier and identity.items() <= earlier.items() and _holds(path, earlier["output_sha256"]):
-        return earlier
-    clean = source.picture()
-    noised = task.add(index, clean)
-    encoded = picture.write(dataclasses.replace(clean, pixels=noised.pixels), task.encoding)
-    _write(path, encoded, task.folder / _UNFINISHED / str(index))
-    written = path.read_bytes()
-    measured = compare(clean.pixels, picture.read(written).pixels)
+    if earlier and identity.items() <= earlier.items() and _holds(task.folder, earlier):
+        return earlier | {"class": task.class_of(index)}
+    with _one_large if source.decoded_bytes > _LARGE else contextlib.nullcontext():
+        clean = source.picture()
+        noised = task.add(index, clean)
+        encoded = picture.write(dataclasses.replace(clean, pixels=noised.pixels), task.encoding)
+        measured = compare(clean.pixels, picture.read(encoded).pixels)
     if task.encoding.format != "jpeg":  # which nobody can hold to a budget: it is measured
-        _check_budget(measured, task.epsilon_255, task.norm, path)
-    return {
+        _check_budget(measured, task.epsilon_255, task.norm, task.folder / IMAGES / output)
+    record = {
         **identity,
         "noise_sha256": noised.noise_sha256,
-        "output_sha256": sha256(written),
-        "output_bytes": len(written),
-        "label": int(task.labels[index]),
+        "output_sha256": sha256(encoded),
+        "output_bytes": len(encoded),
+        "class": task.class_of(index),
         "cluster": noised.cluster,
         "max_delta_255": measured.max_delta_255,
         "mean_abs_delta_255": round(measured.mean_abs_delta_255, 4),
@@ -260,10 +383,10 @@ def _made(task: Task, index: int, output: str, earlier: Record | None) -> Record
         "ssim": round(measured.ssim, 5),
         **{key: round(getattr(measured, key), 5) for key in SEEN},
     }
-
-
-def _holds(path: Path, digest: str) -> bool:
-    return path.exists() and sha256(path.read_bytes()) == digest
+    if clean.converted:
+        record["converted"] = ", ".join(clean.converted)
+    _place(task.folder, record, encoded, source.mode, index, journal)
+    return record
 
 
 def _check_budget(measured: Fidelity, epsilon_255: int, norm: str, path: Path) -> None:
@@ -279,17 +402,35 @@ def _check_budget(measured: Fidelity, epsilon_255: int, norm: str, path: Path) -
         )
 
 
-def _write(path: Path, data: bytes, temporary: Path) -> None:
-    # The temporary names are no part of the result, and the next run of the task reuses them.
+def _place(
+    folder: Path, record: Record, data: bytes, mode: int | None, index: int, journal: _Journal
+) -> None:
+    """Puts a written picture where its record says, without replacing what is not ours."""
+    images = folder / IMAGES
+    path = images / record["output"]
     try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
+        for parent in path.parents:
+            if parent.is_symlink():
+                raise UnreadableError(f"{parent} is a link: nothing is written through it")
+            if parent == images:
+                break
+        if record["output"] not in journal.ours and os.path.lexists(path):
+            if not _holds(folder, record):
+                raise UnreadableError(f"{path} is there already, and not ours: move it away")
+            return  # the journal of a killed run was lost
+        journal.note(record)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
-            raise UnreadableError(f"cannot write {path.name}: {error.strerror}") from error
-        raise UserError(
+        # The temporary names are no part of the result, and the next run reuses them.
+        disk.write_through(path, data, folder / UNFINISHED / str(index), mode)
+        if not _holds(folder, record):
+            raise DiskError(f"{path} is not what was written to it: check the disk")
+    except (OSError, DiskError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and cause.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
+            raise UnreadableError(f"cannot write {path.name}: {cause.strerror}") from error
+        if isinstance(error, DiskError):
+            raise
+        raise DiskError(
             f"cannot write {path}: {error.strerror}; see to it, then run again to go on"
         ) from error
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from ucjax import config as defaults
 from ucjax import surrogates
 from ucjax.comparison import rows, run
 from ucjax.comparison.ground import Ground
@@ -21,16 +23,19 @@ from ucjax.data import folder as folders
 from ucjax.data import images
 from ucjax.data.sources import Splits
 from ucjax.errors import StaleError, UserError
+from ucjax.files import claim
 from ucjax.files import manifest as protected
 from ucjax.files.picture import PNG, Encoding
 from ucjax.files.protect import ProtectedSet, protect_files
 from ucjax.protections import protector
 from ucjax.protections.noise import Noise
 from ucjax.protections.protector import Protector
-from ucjax.runtime import parallel, workdir
+from ucjax.runtime import checkpoint, disk, parallel, workdir
 from ucjax.runtime.progress import MetricsFile, Outlook
 
 PROTECTOR, _TRAINING = "protector", ".training"
+# Of the training, beside the protector.
+SETTINGS = "settings.json"
 
 
 class Protection(NamedTuple):
@@ -40,6 +45,7 @@ class Protection(NamedTuple):
     protector: Protector
     place: Path  # of the protector
     unlisted: tuple[protected.Failure, ...]  # folders that cannot be searched
+    converted: tuple[tuple[str, str], ...]  # names, and what 8-bit RGB could not hold of them
     seconds: float  # for the files alone
 
 
@@ -51,19 +57,46 @@ def protect_folder(
     published: Path | None = None,
     protection: str = "uc",
     encoding: Encoding = PNG,
-    strip_gps: bool = False,
+    keep: Sequence[str] = (),
     threads: int | None = None,
 ) -> Protection:
     """Writes a protected copy of every photo of a folder to `out/images`.
 
     The noise is that of the protector in `published`, else of the one in `out/protector`, which
     is learnt from these photos first. Killed, it goes on when called again; called again after
-    photos were added, it protects those.
+    photos were added, it protects those, and copies of photos that are gone leave `out`. Nothing
+    that is not ours is replaced, and nobody else writes to `out` meanwhile.
+
+    Args:
+      photos: the originals; nothing in there is changed.
+      out: for the copies.
+      config: how the protector is learnt.
+      published: a protector's folder, None to learn one.
+      protection: what to learn.
+      encoding: of the copies.
+      keep: metadata to keep beyond the list (`metadata.KEEPABLE`).
+      threads: None for one a processor.
 
     Raises:
       UserError: bad input, in one line.
+      DiskError: `out` cannot be written to; the same call goes on.
     """
     _check_places(photos, out)
+    with disk.held(out):
+        claim.claim(out, (PROTECTOR, _TRAINING))
+        return _protect(photos, out, config, published, protection, encoding, keep, threads)
+
+
+def _protect(
+    photos: Path,
+    out: Path,
+    config: ConfigDict,
+    published: Path | None,
+    protection: str,
+    encoding: Encoding,
+    keep: Sequence[str],
+    threads: int | None,
+) -> Protection:
     unlisted: list[protected.Failure] = []
     names = folders.walk(
         photos, lambda error: unlisted.append((str(error.filename), error.strerror or str(error)))
@@ -75,11 +108,13 @@ def protect_folder(
     where = published or out / PROTECTOR
     outlook = _outlook(len(names), config.noise.epochs)
     config.protections = (protection,)
-    if published is None and not (where / protector.DESCRIPTION).exists():
-        _learn(photos, names, labels, class_names, config, out, outlook)
-    chosen = protector.load(where)
     if published is None:
-        _check_same(chosen, config, where)
+        if (where / protector.DESCRIPTION).exists():
+            _check_same(config, where, len(names))
+        else:
+            checkpoint.write_json(where / SETTINGS, _settings(config))
+            _learn(photos, names, labels, class_names, config, out, outlook)
+    chosen = protector.load(where)
     cluster_of = nearest_cluster(chosen, load_surrogate(chosen))
     start = time.monotonic()
     written = protect_files(
@@ -91,14 +126,21 @@ def protect_folder(
         cluster_of=cluster_of,
         protector_sha256=hashlib.sha256((where / protector.DESCRIPTION).read_bytes()).hexdigest(),
         encoding=encoding,
-        strip_gps=strip_gps,
+        keep=keep,
+        unlisted=[_below(photos, folder) for folder, _ in unlisted],
         refused=_refuser(photos, out),
         folder=out,
         threads=threads,
         progress=outlook.progress,
     )
     shutil.rmtree(out / _TRAINING, ignore_errors=True)
-    return Protection(written, chosen, where, tuple(unlisted), time.monotonic() - start)
+    converted = tuple(
+        (record["name"], record["converted"])
+        for record in protected.read_manifest(out)
+        if "converted" in record
+    )
+    seconds = time.monotonic() - start
+    return Protection(written, chosen, where, tuple(unlisted), converted, seconds)
 
 
 def _outlook(count: int, epochs: int) -> Outlook:
@@ -119,21 +161,31 @@ def _check_places(photos: Path, out: Path) -> None:
         raise UserError(f"{photos} holds protected files already: give the originals' folder")
 
 
-def _check_same(found: Protector, config: ConfigDict, where: Path) -> None:
-    """Refuses to go on with a protector that was learnt with other settings."""
-    trained = found.kind == "pixels"  # to gratings the settings of training say nothing
-    for key, ours, theirs in (
-        ("noise.epsilon_255", config.noise.epsilon_255, found.epsilon_255),
-        ("noise.norm", config.noise.norm, found.norm),
-        ("noise.grain", config.noise.grain, found.grain),
-        ("surrogate.name", config.surrogate.name, found.surrogate_name),
-        ("data.short_side", config.data.short_side, found.short_side),
-        ("data.crop", config.data.crop, found.crop),
-        ("noise_seeds", config.noise_seeds[0], found.seed),
-    ):
-        if ours != theirs and (trained or key not in ("noise.norm", "noise.grain")):
+def _settings(config: ConfigDict) -> dict[str, Any]:
+    """Returns what decides a protector, as JSON would hold it, with dotted keys."""
+    flat = workdir.flat(workdir.plain(config))
+    parts = ("noise.", "clusters.", "surrogate.", "data.short_side", "data.crop")
+    named = {key: value for key, value in flat.items() if key.startswith(parts)}
+    return {**named, "noise_seeds": flat["noise_seeds"], "protections": flat["protections"]}
+
+
+def _check_same(config: ConfigDict, where: Path, count: int) -> None:
+    """Refuses to go on with a protector that was learnt with other settings.
+
+    Raises:
+      UserError: it was; names the setting, both values and the two ways on.
+    """
+    path = where / SETTINGS
+    found, ours = checkpoint.read_json(path) if path.exists() else {}, _settings(config)
+    usual = _settings(defaults.photos(count))
+    for key, value in ours.items():
+        # Defaults that follow from the number of photos, to which some were added.
+        if key in ("noise.epochs", "clusters.k") and value == usual[key]:
+            continue
+        if key in found and found[key] != value:
             raise UserError(
-                f"{where} was learnt with {key} = {theirs!r}, now it is {ours!r}: use another OUT"
+                f"{where} was learnt with {key} = {found[key]!r}, now it is {value!r}: give the "
+                "same settings as then, or use another OUT"
             )
 
 
@@ -239,11 +291,17 @@ def nearest_cluster(
     return lambda crop: int(nearest(params, centers, crop))
 
 
+def _below(photos: Path, folder: str) -> str:
+    return Path(folder).relative_to(photos).as_posix()
+
+
 def _refuser(photos: Path, out: Path) -> Callable[[str], str]:
     """Returns what recognises protected files by the manifests in reach."""
     known: dict[str, Path] = {}
     for place in (out, *photos.resolve().parents):
-        manifest = place / protected.MANIFEST
-        if manifest.is_file() and (place / protected.SUMMARY).is_file():
-            known |= {r["output_sha256"]: manifest for r in protected.read_manifest(place)}
+        # A manifest of somebody else's, or a damaged one, tells nothing about photos.
+        if claim.is_ours(place) and (place / protected.SUMMARY).is_file():
+            with contextlib.suppress(UserError):
+                manifest = place / protected.MANIFEST
+                known |= {r["output_sha256"]: manifest for r in protected.read_manifest(place)}
     return lambda digest: f"protected already, see {known[digest]}" if digest in known else ""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +13,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ucjax.errors import UserError
+from ucjax.runtime.disk import write_bytes
 
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file through a temporary neighbour and a rename, creating its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for killed in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        killed.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+__all__ = [
+    "load_arrays",
+    "load_tree",
+    "read_json",
+    "save_tree",
+    "sha256",
+    "write_bytes",
+    "write_json",
+]
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -46,7 +39,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): delete it and run again") from error
 
 

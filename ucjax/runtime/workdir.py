@@ -13,7 +13,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ucjax.errors import StaleError, UserError
+from ucjax.errors import StaleError
 from ucjax.runtime import checkpoint, parallel
 
 # What may change between two runs in one workdir: rows, columns and seeds choose what is made and
@@ -45,10 +45,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
                 "delete that one"
             )
     if parallel.is_main():
-        try:
-            checkpoint.write_json(path, ours)
-        except OSError as error:
-            raise UserError(f"cannot write to --workdir {workdir}: {error.strerror}") from error
+        checkpoint.write_json(path, ours)
     parallel.barrier("workdir")
 
 
