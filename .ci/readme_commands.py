@@ -29,7 +29,7 @@ TINY_VICTIMS = [
     "--config.victim.width=4",
     "--config.victim.epochs=2",
     "--config.victim.batch_size=8",
-    "--config.victim.seeds=(0,)",
+    "--config.seeds=(0,)",
 ]
 TINY_TEXTURES = ["--config.data.train_count=24", "--config.data.test_count=12"]
 SIXTEEN = ["--config.noise.batch_size=16", "--config.victim.batch_size=16"]  # chips
@@ -37,12 +37,15 @@ SIXTEEN = ["--config.noise.batch_size=16", "--config.victim.batch_size=16"]  # c
 # have. Protection that is not shown is 1; the paper's data cannot be had offline, which is 2.
 EXPECTED: list[tuple[str, list[str], tuple[int, ...]]] = [
     ("ucjax evaluate", TINY_VICTIMS, (0, 1)),
+    ("compare --help", [], (0,)),
+    ("ucjax compare", ["--seeds", "1", *TINY_PHOTOS, *TINY_VICTIMS, "--config.clusters.k=3"], (0,)),
     ("--protector", [], (0,)),
     ("ucjax protect", ["--clusters", "3", *TINY_PHOTOS], (0,)),
     ("ucjax plan --config", [*TINY_PHOTOS, *TINY_VICTIMS, *SIXTEEN], (0, 1)),
     ("ucjax plan", TINY_PHOTOS, (0, 1)),
     ("ucjax ", [], (0,)),
     ("launch/tpu_vm.sh --print", [], (0,)),
+    ("ucjax table", [], (0,)),
     ("configs/folder.py", ["--config.clusters.k=3", *TINY_PHOTOS, *TINY_VICTIMS], (0,)),
     ("configs/pets.py", [], (2,)),
     ("configs/quickstart.py", [*TINY_TEXTURES, *TINY_PHOTOS, *TINY_VICTIMS], (0,)),
@@ -95,7 +98,7 @@ def run(line: str, place: Path) -> None:
     """Runs one line; exits if its code is not among those expected."""
     appended, allowed = next((a, codes) for words, a, codes in EXPECTED if words in line)
     command = re.sub(r"\b(PHOTOS|MORE|OUT\d?|DEST)\b", lambda m: str(place / m[1]), line)
-    command = command.replace("=out/", f"={place}/out/")
+    command = re.sub(r"(?<![\w/])out/", f"{place}/out/", command)
     begin = time.monotonic()
     done = subprocess.run(
         [*shlex.split(command), *appended], cwd=ROOT, capture_output=True, text=True, check=False

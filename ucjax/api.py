@@ -50,6 +50,7 @@ def protect(
     out: str | Path,
     *,
     published: str | Path | Protector | None = None,
+    protection: str = "uc",
     format: str = "png",
     keep_metadata: Sequence[str] = (),
     opt_out: bool = False,
@@ -64,6 +65,7 @@ def protect(
     out: None = None,
     *,
     published: str | Path | Protector | None = None,
+    protection: str = "uc",
     threads: int | None = None,
     **settings: Any,
 ) -> ProtectedImages: ...
@@ -74,6 +76,7 @@ def protect(
     out: str | Path | None = None,
     *,
     published: str | Path | Protector | None = None,
+    protection: str = "uc",
     format: str = "png",
     keep_metadata: Sequence[str] = (),
     opt_out: bool = False,
@@ -86,6 +89,7 @@ def protect(
       photos: a folder, or uint8 `[n, h, w, 3]`, or a sequence of uint8 `[h, w, 3]`.
       out: a folder for the copies of a folder's photos.
       published: a protector or its folder; None learns one from these photos.
+      protection: the row of the table to learn, one noise per cluster.
       format: "png", "webp" or "jpeg" (see `picture.Encoding`).
       keep_metadata: what to keep beyond rights, descriptions and dates: "camera", "gps".
       opt_out: adds the machine-readable reservation against training.
@@ -101,6 +105,7 @@ def protect(
             published = Path(scratch) / "protector"
         options: dict[str, Any] = {
             "published": None if published is None else Path(published),
+            "protection": protection,
             "threads": threads,
         }
         if isinstance(photos, str | Path):

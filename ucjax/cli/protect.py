@@ -23,6 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protector", type=Path, metavar="FOLDER", help="use this one instead of training"
     )
     parser.add_argument(
+        "--protection",
+        default="uc",
+        metavar="ROW",
+        help="what to learn: uc (default), gratings, or another row of one noise per cluster, with "
+        "its keys (gratings:bands=1/40,1/21); see ucjax compare --help",
+    )
+    parser.add_argument(
         "--format",
         choices=("png", "webp", "jpeg"),
         default="png",
@@ -75,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.out,
         config,
         published=arguments.protector,
+        protection=arguments.protection,
         encoding=Encoding(arguments.format, arguments.opt_out),
         keep=arguments.keep_metadata,
         threads=arguments.threads,

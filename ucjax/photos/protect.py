@@ -72,7 +72,7 @@ def protect_folder(
       out: for the copies.
       config: how the protector is learnt.
       published: a protector's folder, None to learn one.
-      protection: what to learn.
+      protection: the row of the table to learn, one noise per cluster.
       encoding: of the copies.
       keep: metadata to keep beyond the list (`metadata.KEEPABLE`).
       threads: None for one a processor.
@@ -134,13 +134,13 @@ def _protect(
         progress=outlook.progress,
     )
     shutil.rmtree(out / _TRAINING, ignore_errors=True)
-    converted = tuple(
-        (record["name"], record["converted"])
-        for record in protected.read_manifest(out)
-        if "converted" in record
-    )
     seconds = time.monotonic() - start
-    return Protection(written, chosen, where, tuple(unlisted), converted, seconds)
+    return Protection(written, chosen, where, tuple(unlisted), _converted(out), seconds)
+
+
+def _converted(out: Path) -> tuple[tuple[str, str], ...]:
+    records = protected.read_manifest(out)
+    return tuple((r["name"], r["converted"]) for r in records if "converted" in r)
 
 
 def _outlook(count: int, epochs: int) -> Outlook:
