@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ucjax.errors import UserError
+from ucjax.files.fidelity import SEEN
 
 Record = dict[str, Any]
 
@@ -138,6 +139,7 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "psnr": (_or_null(_is_number), "a number or null"),
     "ssim": (_is_number, "a number"),
     "converted": (_is_text, "a text"),
+    **dict.fromkeys(SEEN, (_is_number, "a number")),
 }
 
 
