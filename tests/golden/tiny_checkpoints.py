@@ -1,4 +1,4 @@
-"""Tiny CLIP and ResNet checkpoints in the published layouts, without torch.
+"""Tiny CLIP and ResNet checkpoints, and a ResNet-50, in the published layouts, without torch.
 
 The tests and `make_towers.py` write the same ones: every weight is drawn from a seed that is its
 name, so that golden files need to hold outputs only.
@@ -23,6 +23,19 @@ CLIP_CONFIG = {
 RESNET_CONFIG = {
     "model_type": "resnet", "embedding_size": 64, "hidden_sizes": [32, 64, 128, 256],
     "depths": [1, 2, 1, 1], "layer_type": "bottleneck", "hidden_act": "relu",
+}  # fmt: skip
+RESNET50_CONFIG = {
+    "embedding_size": 64, "hidden_sizes": [256, 512, 1024, 2048], "depths": [3, 4, 6, 3],
+}  # fmt: skip
+# As timm 1.0.31 states it for resnet50.tv_in1k, less the addresses.
+TIMM_CONFIG = {
+    "architecture": "resnet50", "num_classes": 1000, "num_features": 2048,
+    "pretrained_cfg": {
+        "tag": "tv_in1k", "custom_load": False, "input_size": [3, 224, 224],
+        "fixed_input_size": False, "interpolation": "bilinear", "crop_pct": 0.875,
+        "crop_mode": "center", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+        "num_classes": 1000, "pool_size": [7, 7], "first_conv": "conv1", "classifier": "fc",
+    },
 }  # fmt: skip
 CLIP_RESNET_WIDTH, CLIP_RESNET_GRID, CLIP_RESNET_DIMENSIONS = 8, 2, 12
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -112,17 +125,17 @@ def _bottleneck(name, inputs, width, project):
     return shapes
 
 
-def resnet_shapes():
+def resnet_shapes(config=RESNET_CONFIG, classes=5):
     """An ImageNet ResNet in torchvision's layout, with its classifier."""
-    previous = RESNET_CONFIG["embedding_size"]
+    previous = config["embedding_size"]
     shapes = {"conv1.weight": (previous, 3, 7, 7)} | _norm("bn1", previous)
-    stages = zip(RESNET_CONFIG["hidden_sizes"], RESNET_CONFIG["depths"], strict=True)
+    stages = zip(config["hidden_sizes"], config["depths"], strict=True)
     for stage, (features, depth) in enumerate(stages, start=1):
         for block in range(depth):
             name = f"layer{stage}.{block}"
             shapes |= _bottleneck(name, previous, features // 4, block == 0)
             previous = features
-    return shapes | {"fc.weight": (5, previous), "fc.bias": (5,)}
+    return shapes | {"fc.weight": (classes, previous), "fc.bias": (classes,)}
 
 
 def rename_to_transformers(name):
@@ -184,6 +197,11 @@ def write_clip_resnet(folder, layout):
         return write(folder, tensors, open_clip_config={"preprocess_cfg": statistics})
     tower = {rename_to_timm(k): v for k, v in tensors.items() if k.startswith("visual.")}
     return write(folder, tower, config={"pretrained_cfg": statistics})
+
+
+def write_resnet50(folder):
+    """Writes a whole ResNet-50, its weights random, as timm publishes torchvision's."""
+    return write(folder, draw(resnet_shapes(RESNET50_CONFIG, 1000)), config=TIMM_CONFIG)
 
 
 def write_resnet(folder, layout):

@@ -15,12 +15,17 @@ def relative_error(got, expected):
     return np.abs(np.asarray(got) - expected).max() / np.abs(expected).max()
 
 
+def features(name, key="features"):
+    """What PyTorch computed for `tiny.images` at the surrogate's size."""
+    return _OUTPUTS[f"{name}/{key}"]
+
+
 def features_error(name, surrogate, key="features"):
     """The relative error of the features of `tiny.images` at the surrogate's size."""
     images = tiny.images(surrogate.image_size)
-    features = jax.jit(surrogate.embed)(surrogate.params, images)
-    assert features.dtype == jnp.float32
-    return relative_error(features, _OUTPUTS[f"{name}/{key}"])
+    found = jax.jit(surrogate.embed)(surrogate.params, images)
+    assert found.dtype == jnp.float32
+    return relative_error(found, features(name, key))
 
 
 def gradient_error(name, surrogate):

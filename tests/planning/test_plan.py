@@ -39,7 +39,7 @@ def toy(size=32):
 
 @pytest.fixture
 def toy_surrogate(monkeypatch):
-    monkeypatch.setattr(surrogates, "load", lambda name, path, image_size: toy(image_size))
+    monkeypatch.setattr(surrogates, "load", lambda name, image_size, **kwargs: toy(image_size))
 
 
 def image_set(n, side=8):

@@ -1,5 +1,7 @@
 """Surrogates compute in bfloat16 on accelerators; what is trained and compared stays float32."""
 
+from collections import Counter
+from functools import partial
 from unittest import mock
 
 import jax
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import tiny_checkpoints as tiny
+from golden import towers
 
 from ucjax.protections.uc.objective import Batch, make_objective
 from ucjax.runtime import platforms
@@ -21,8 +24,13 @@ def traced_for(platform):
 PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
+GOLDEN = {name: towers.features(name) for name in ("clip", "clip_resnet", "resnet")}
+NAMES = ("clip", "clip_resnet", "resnet", "efficientnet_lite0")
+
+
 @pytest.fixture(scope="module")
-def towers_by_name(tmp_path_factory):
+def loaders(tmp_path_factory):
+    """Functions of a precision that load each surrogate."""
     root = tmp_path_factory.mktemp("towers")
     paths = {
         "clip": tiny.write_clip(root / "clip"),
@@ -30,10 +38,16 @@ def towers_by_name(tmp_path_factory):
         "resnet": tiny.write_resnet(root / "resnet", "torchvision"),
     }
     names = {"clip": ("clip", 32), "clip_resnet": ("clip_rn50", 64), "resnet": ("rn50", 64)}
-    return {
-        name: load(names[name][0], path=str(path), image_size=names[name][1])
+    found = {
+        name: partial(load, names[name][0], path=str(path), image_size=names[name][1])
         for name, path in paths.items()
     }
+    return found | {"efficientnet_lite0": partial(load, "efficientnet_lite0", image_size=32)}
+
+
+@pytest.fixture(scope="module")
+def towers_by_name(loaders):
+    return {name: loader() for name, loader in loaders.items()}
 
 
 def similarity(a, b):
@@ -72,21 +86,22 @@ def equations(jaxpr):
                     yield from equations(part)
 
 
-def product_dtypes(surrogate):
-    """The number formats of the products of a forward and backward pass, most frequent first."""
+def products(surrogate):
+    """The products of a forward and backward pass."""
     images = tiny.images(surrogate.image_size)
     gradient = jax.grad(lambda x: (surrogate.embed(surrogate.params, x) ** 2).sum())
-    found = [
-        equation.invars[0].aval.dtype.name
-        for equation in equations(jax.make_jaxpr(gradient)(images).jaxpr)
-        if equation.primitive.name in PRODUCTS
-    ]
-    return {dtype: found.count(dtype) for dtype in set(found)}
+    found = equations(jax.make_jaxpr(gradient)(images).jaxpr)
+    return [equation for equation in found if equation.primitive.name in PRODUCTS]
 
 
-@pytest.mark.parametrize("name", ["clip", "clip_resnet", "resnet", "efficientnet_lite0"])
+def product_dtypes(surrogate):
+    """How many products there are in each number format."""
+    return Counter(equation.invars[0].aval.dtype.name for equation in products(surrogate))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_nearly_all_products_are_in_bfloat16(towers_by_name, name):
-    surrogate = towers_by_name.get(name) or load("efficientnet_lite0", image_size=64)
+    surrogate = towers_by_name[name]
     assert set(product_dtypes(surrogate)) == {"float32"}
     with traced_for("gpu"):
         counts = product_dtypes(surrogate)
@@ -112,6 +127,35 @@ def test_the_noise_gets_the_gradient_of_float32_and_losses_stay_float32(towers_b
     np.testing.assert_allclose(rounded.loss, exact.loss, rtol=0.05)
     assert similarity(exact.gradient, rounded.gradient) > 0.995
     assert not np.array_equal(exact.gradient, rounded.gradient)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_and_float32_can_be_had_on_a_cpu(loaders, name):
+    def features(surrogate):
+        images = tiny.images(surrogate.image_size)
+        return np.asarray(jax.jit(surrogate.embed)(surrogate.params, images))
+
+    exact, rounded = (loaders[name](precision=p) for p in ("float32", "bfloat16"))
+    assert set(product_dtypes(exact)) == {"float32"}
+    counts = product_dtypes(rounded)
+    assert counts["bfloat16"] >= 4 * counts["float32"]
+    found, coarse = features(exact), features(rounded)
+    assert coarse.dtype == np.float32
+    assert 0.995 < similarity(found, coarse) < 1 - 1e-7
+    if name in GOLDEN:
+        assert towers.relative_error(found, GOLDEN[name]) < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_on_an_accelerator_keeps_all_digits_backward_too(loaders, name):
+    exact, automatic = loaders[name](precision="float32"), loaders[name]()
+    with traced_for("gpu"):
+        found, usual = products(exact), products(automatic)
+    assert {product.invars[0].aval.dtype.name for product in found} == {"float32"}
+    highest = jax.lax.Precision.HIGHEST
+    assert {product.params["precision"] for product in found} == {(highest, highest)}
+    assert len(found) == len(usual)
+    assert any(product.params["precision"] is None for product in usual)
 
 
 def test_what_a_platform_decides():

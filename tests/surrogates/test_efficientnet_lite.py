@@ -36,6 +36,23 @@ def test_features_equal_pytorch(surrogate, expected, size):
     assert error < 1e-4 * np.abs(features).max()
 
 
+@pytest.mark.parametrize("size", golden.SIZES)
+def test_logits_equal_pytorch(surrogate, expected, size):
+    found = jax.jit(surrogate.logits)(surrogate.params, golden.images(size))
+    logits = expected[f"logits_{size}"]
+    assert np.abs(found - logits).max() < 1e-4 * np.abs(logits).max()
+    np.testing.assert_array_equal(found.argmax(1), logits.argmax(1))
+
+
+def test_a_backbone_alone_has_no_logits(surrogate, weights, tmp_path):
+    backbone = {name: x for name, x in weights.items() if not name.startswith("_fc.")}
+    save_file(backbone, tmp_path / "model.safetensors")
+    alone = load("efficientnet_lite0", path=str(tmp_path), image_size=64)
+    assert alone.logits is None
+    images = golden.images(64)
+    np.testing.assert_array_equal(embed(alone, images), embed(surrogate, images))
+
+
 def test_a_sliced_batch_and_its_gradient_equal_pytorch(surrogate, expected):
     images = np.random.default_rng(0).random((16, 64, 64, 3), np.float32)
     images[10] = golden.images(64)[0]
@@ -74,9 +91,9 @@ def test_preprocessing_is_what_embed_applies_once(surrogate, monkeypatch):
 def test_params_are_host_arrays_of_the_published_size(surrogate):
     leaves = jax.tree.leaves(surrogate.params)
     assert all(isinstance(leaf, np.ndarray) and leaf.dtype == np.float32 for leaf in leaves)
-    # 4,652,008 with classifier, and scales and means folded away.
+    # Scales and means are folded away.
     batch_norms = sum(leaf.size for leaf in leaves if leaf.ndim == 4 and leaf.shape[0] == 1)
-    assert sum(leaf.size for leaf in leaves) + batch_norms == 4_652_008 - 1281 * 1000
+    assert sum(leaf.size for leaf in leaves) + batch_norms == 4_652_008
 
 
 def test_weights_from_a_safetensors_file(surrogate, weights, tmp_path):

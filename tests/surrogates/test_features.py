@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ import pytest
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
 from ucjax.surrogates import Preprocessing, Surrogate
-from ucjax.surrogates.features import features
+from ucjax.surrogates.features import features, predictions
 
 SIZE, SHORT_SIDE = 8, 11
 
@@ -30,9 +32,17 @@ def embed(params, images):
 
 @pytest.fixture(scope="module")
 def surrogate():
-    weights = np.random.default_rng(1).random((SIZE, SIZE, 3, 5), np.float32)
+    random = np.random.default_rng(1)
+    weights = random.random((SIZE, SIZE, 3, 5), np.float32)
+    head = random.standard_normal((5, 7), np.float32)
     grey = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    return Surrogate(embed, {"weights": weights}, SIZE, grey, "a test", "")
+    middle = np.log(weights.sum((0, 1, 2)) / 2)  # the features of mid-grey
+    params = {"weights": weights, "head": head, "middle": middle}
+
+    def logits(params, images):
+        return (embed(params, images) - params["middle"][None]) @ params["head"]
+
+    return Surrogate(embed, params, SIZE, grey, "a test", "", logits)
 
 
 def expected(surrogate, image_set):
@@ -56,6 +66,25 @@ def test_sharded_equals_unsharded(surrogate, image_set, mesh, one_device):
     np.testing.assert_array_equal(many, again)
 
 
+@pytest.mark.parametrize("batch_size", [1, 6, 100])
+def test_predictions_are_the_classes_of_the_largest_logits(
+    surrogate, image_set, mesh, one_device, batch_size
+):
+    features = expected(surrogate, image_set) - surrogate.params["middle"]
+    classes = (features @ surrogate.params["head"]).argmax(1)
+    assert len(set(classes)) > 1
+    for devices in (mesh, one_device):
+        found = predictions(surrogate, image_set, size=SIZE, mesh=devices, batch_size=batch_size)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, classes)
+
+
+def test_no_predictions_without_a_classifier(surrogate, image_set, mesh):
+    headless = dataclasses.replace(surrogate, logits=None)
+    with pytest.raises(UserError, match=r"a test has no ImageNet classifier.* choose rn50 or"):
+        predictions(headless, image_set, size=SIZE, mesh=mesh, batch_size=4)
+
+
 def test_it_says_how_far_it_is(surrogate, image_set, mesh, capsys):
     features(surrogate, image_set, size=SIZE, mesh=mesh, batch_size=4)
     assert "features 13/13" in capsys.readouterr().out
@@ -65,8 +94,9 @@ def test_a_feature_that_is_not_finite_names_its_image(surrogate, image_set, mesh
     rows = image_set.rows.copy()
     rows[image_set.starts[9] : image_set.starts[10]] = 0  # log(0)
     black = ImageSet(rows, image_set.starts, image_set.wide, image_set.labels, image_set.names, ())
-    with pytest.raises(UserError, match=r"feature of 09.jpg is not finite .* 1 of .* a test"):
-        features(surrogate, black, size=SIZE, mesh=mesh, batch_size=8)
+    for function in (features, predictions):
+        with pytest.raises(UserError, match=r"feature of 09.jpg is not finite .* 1 of .* a test"):
+            function(surrogate, black, size=SIZE, mesh=mesh, batch_size=8)
 
 
 def test_crop_larger_than_the_images(surrogate, image_set, mesh):

@@ -9,6 +9,7 @@ import pytest
 from golden import tiny_checkpoints as tiny
 from safetensors.numpy import save_file
 
+from ucjax import config, surrogates
 from ucjax.errors import UserError
 from ucjax.surrogates import pretrained
 
@@ -104,12 +105,14 @@ def test_a_path_that_cannot_be_a_hub_id(path):
         pretrained.find(path)
 
 
-def test_hub_id_without_network_says_how_to_pass_a_folder(offline):
+@pytest.mark.parametrize("name", config.SURROGATES)
+def test_a_default_without_network_says_how_to_pass_a_folder(offline, name):
     with pytest.raises(UserError) as caught:
-        pretrained.find("openai/clip-vit-base-patch32")
+        surrogates.load(name, image_size=224)
     message = str(caught.value)
+    assert config.SURROGATES[name] in message
     assert "--config.surrogate.path=FOLDER" in message
-    assert "config.json, preprocessor_config.json and model.safetensors" in message
+    assert "model.safetensors, config.json and, if it has one, preprocessor_config.json" in message
     assert "\n" not in message
 
 

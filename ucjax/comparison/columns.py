@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ucjax import config as settings
-from ucjax.comparison.ground import Ground
+from ucjax.comparison.ground import Ground, named
 from ucjax.comparison.rows import Row, slug
 from ucjax.data import folder as folders
 from ucjax.data.images import ImageSet, Item
@@ -34,7 +34,7 @@ def labels_of(victim: Victim, ground: Ground) -> Labels:
         place = ground.folder / "features"
         return (
             ground.features(own),
-            ground.embed(splits.test, own, place / f"{surrogate}-test.safetensors"),
+            ground.embed(splits.test, own, place / f"{named(own)}-test.safetensors"),
         )
 
     found = table.label(

@@ -86,9 +86,11 @@ class Ground:
     def surrogate(self, config: ConfigDict) -> Surrogate:
         """Loads the surrogate that the settings name, once."""
         spec, size = config.surrogate, config.data.crop
-        key = (spec.name, spec.path, str(size))
+        key = (spec.name, spec.path, str(size), spec.precision)
         if key not in self._loaded:
-            self._loaded[key] = surrogates.load(spec.name, path=spec.path, image_size=size)
+            self._loaded[key] = surrogates.load(
+                spec.name, path=spec.path, image_size=size, precision=spec.precision
+            )
             say(f"surrogate: {self._loaded[key].id} at {size} px")
         return self._loaded[key]
 
@@ -114,7 +116,7 @@ class Ground:
 
     def features(self, config: ConfigDict) -> np.ndarray:
         """Returns the features of the images to protect."""
-        path = self.folder / "features" / f"{_named(config)}.safetensors"
+        path = self.folder / "features" / f"{named(config)}.safetensors"
         return self.embed(self.splits.train, config, path)
 
     def clusters(self, config: ConfigDict, seed: int) -> Clusters:
@@ -122,7 +124,7 @@ class Ground:
         if self.known is not None:
             given = [self.known.cluster_of[name] for name in self.splits.train.names]
             return Clusters(self.known.centers, np.array(given, np.int32), 0.0, 0)
-        name = f"{_named(config)}-k{config.clusters.k}-seed{seed}"
+        name = f"{named(config)}-k{config.clusters.k}-seed{seed}"
         if name not in self._clusters:
             self._clusters[name] = self._find_clusters(config, seed, name)
         return self._clusters[name]
@@ -246,12 +248,13 @@ def cache_folder(config: ConfigDict) -> Path:
     return Path(config.data.cache or parallel.cache_folder() / "images")
 
 
-def _named(config: ConfigDict) -> str:
-    """Returns a surrogate's name for files, with a mark if its weights are not the default."""
-    name, path = config.surrogate.name, config.surrogate.path
+def named(config: ConfigDict) -> str:
+    """Returns a surrogate's name for files, with a mark of what is not its default."""
+    name, path, precision = (config.surrogate[key] for key in ("name", "path", "precision"))
+    computed = name if precision == "auto" else f"{name}-{precision}"
     if path in ("", settings.SURROGATES.get(name)):
-        return name
-    return f"{name}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        return computed
+    return f"{computed}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
 def _answers(path: Path, question: np.ndarray) -> bool:

@@ -107,9 +107,11 @@ def _surrogates(
         name = surrogate_of(own)
         if "surrogate" not in table.find(row).shared or name in found or name in missing:
             continue
-        spec = own.surrogate
+        spec, size = own.surrogate, own.data.crop
         try:
-            found[name] = surrogates.load(spec.name, path=spec.path, image_size=own.data.crop)
+            found[name] = surrogates.load(
+                spec.name, path=spec.path, image_size=size, precision=spec.precision
+            )
         except UserError as error:
             missing.add(name)
             say(f"not timed: the steps of {name}, which cannot be loaded ({error})")

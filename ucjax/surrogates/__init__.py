@@ -1,34 +1,59 @@
-"""Frozen feature extractors; `load` finds one by its name in a config."""
+"""Frozen feature extractors; `load` finds one by its name in a config.
+
+To add one: a module with `load(path, image_size, precision) -> Surrogate` (or that function alone)
+and a line in `SURROGATES`, which a user's own module may write too.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+from collections.abc import Callable
 
-from ucjax.errors import UserError
+from ucjax import names
+from ucjax.runtime import platforms
 from ucjax.surrogates.base import Preprocessing, Surrogate
+from ucjax.surrogates.joined import join, split
 
-__all__ = ["Preprocessing", "Surrogate", "load"]
+__all__ = ["SURROGATES", "Loader", "Preprocessing", "Surrogate", "join", "load", "split"]
 
-# Modules are imported on demand: CLIP brings in transformers, which takes seconds.
-_MODULES = {
-    "efficientnet_lite0": "efficientnet_lite",
-    "clip": "clip",
-    "packaged_clip": "packaged_clip",
-    "clip_rn50": "clip_resnet",
-    "rn50": "resnet",
+Loader = Callable[[str, int, str], Surrogate]
+
+# Modules are named, and imported on demand: CLIP brings in transformers, which takes seconds.
+SURROGATES: dict[str, str | Loader] = {
+    "efficientnet_lite0": "ucjax.surrogates.efficientnet_lite",
+    "clip": "ucjax.surrogates.clip",
+    "packaged_clip": "ucjax.surrogates.packaged_clip",
+    "clip_rn50": "ucjax.surrogates.clip_resnet",
+    "rn50": "ucjax.surrogates.resnet",
 }
 
 
-def load(name: str, *, path: str = "", image_size: int) -> Surrogate:
-    """Loads a surrogate for square images of `image_size` pixels.
+def load(name: str, *, path: str = "", image_size: int, precision: str = "auto") -> Surrogate:
+    """Loads a surrogate for square images of `image_size` pixels, or several as one.
 
-    `path` is a weight file or folder, or for "clip" also a Hugging Face id; empty means the
-    surrogate's default weights.
+    Args:
+      name: a key of `SURROGATES`, or several joined by "+" (see `joined.join`).
+      path: a weight file or folder, or for those on the Hugging Face hub an id; empty means the
+        surrogate's default weights. Of several surrogates, as many joined by "+", or empty.
+      image_size: side in pixels.
+      precision: what the network computes in: "float32", "bfloat16" or "auto", which is bfloat16
+        on accelerators and float32 on a CPU.
 
     Raises:
-      UserError: unknown name, or the weights are missing or do not fit.
+      UserError: an unknown name or precision, or the weights are missing or do not fit.
     """
-    if name not in _MODULES:
-        raise UserError(f"unknown surrogate {name!r}: choose one of {', '.join(_MODULES)}")
-    module = importlib.import_module(f"ucjax.surrogates.{_MODULES[name]}")
-    return module.load(path, image_size)
+    names.known(precision, platforms.PRECISIONS, "precision")
+    parts = [_load(*part, image_size, precision) for part in split(name, path)]
+    return parts[0] if len(parts) == 1 else join(parts)
+
+
+def _load(name: str, path: str, image_size: int, precision: str) -> Surrogate:
+    loader = SURROGATES[names.known(name, SURROGATES, "surrogate")]
+    if isinstance(loader, str):
+        loader = importlib.import_module(loader).load
+    surrogate = loader(path, image_size, precision)
+    if precision != "float32":
+        return surrogate
+    logits = surrogate.logits and platforms.exact(surrogate.logits)
+    return dataclasses.replace(surrogate, embed=platforms.exact(surrogate.embed), logits=logits)

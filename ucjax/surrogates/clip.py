@@ -40,7 +40,7 @@ class ImageTower(nn.Module):
         return self.visual_projection(self.vision_model(pixels).pooler_output)
 
 
-def load(path: str, image_size: int) -> Surrogate:
+def load(path: str, image_size: int, precision: str = "auto") -> Surrogate:
     """Loads a CLIP checkpoint of transformers: a folder or a Hugging Face id.
 
     Its text tower is not read. Position embeddings are interpolated if `image_size` is not the
@@ -69,7 +69,7 @@ def load(path: str, image_size: int) -> Surrogate:
 
     def embed(params: Any, images: jax.Array) -> jax.Array:
         pixels = pretrained.normalize(images, preprocessing)
-        network = tower.clone(dtype=platforms.compute_dtype())
+        network = tower.clone(dtype=platforms.compute_dtype(precision))
         features: Any = network.apply({"params": params}, pixels)
         return features
 

@@ -138,7 +138,7 @@ def _average_pool(x: jax.Array, size: int) -> jax.Array:
     return x.reshape(b, h // size, size, w // size, size, c).mean(axis=(2, 4)) if size > 1 else x
 
 
-def load(path: str, image_size: int) -> Surrogate:
+def load(path: str, image_size: int, precision: str = "auto") -> Surrogate:
     """Loads a CLIP ResNet of open_clip or timm: a folder, weight file or Hugging Face id.
 
     The text tower of an open_clip checkpoint is not read. Position embeddings are interpolated
@@ -167,7 +167,7 @@ def load(path: str, image_size: int) -> Surrogate:
 
     def embed(params: Any, images: jax.Array) -> jax.Array:
         pixels = pretrained.normalize(images, preprocessing)
-        network = tower.clone(dtype=platforms.compute_dtype())
+        network = tower.clone(dtype=platforms.compute_dtype(precision))
         features: Any = network.apply({"params": params}, pixels)
         return features
 

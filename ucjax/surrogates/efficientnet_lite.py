@@ -29,8 +29,7 @@ PREPROCESSING = Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 SHA256 = "0c677c314df2a69239bef9609a095a957201d5092462c5ace5d8bf3e0201bbd7"
 
 _FOLDER = Path(__file__).parents[1] / "assets" / "efficientnet_lite0"
-# The classifier, and counters of batch normalisation that files of others hold.
-_UNUSED = ("_fc.weight", "_fc.bias", "num_batches_tracked")
+_COUNTERS = "num_batches_tracked"  # of batch normalisation, in files of others
 # Repeats, kernel, stride of the first block, expansion and output channels of each stage.
 _STAGES = (
     (1, 3, 1, 1, 16),
@@ -42,6 +41,7 @@ _STAGES = (
     (1, 3, 1, 6, 320),
 )
 _STEM, _HEAD, _TOTAL_STRIDE = 32, 1280, 32
+_CLASSIFIER = {"_fc.weight": (1000, _HEAD), "_fc.bias": (1000,)}
 _BATCH_NORM_EPSILON = 1e-3
 
 
@@ -66,7 +66,7 @@ def _blocks() -> Iterator[_Block]:
 _BLOCKS = tuple(_blocks())
 
 
-def load(path: str, image_size: int) -> Surrogate:
+def load(path: str, image_size: int, precision: str = "auto") -> Surrogate:
     """Loads the network: `path` is a safetensors file (or its folder), or "" for the package's.
 
     Raises:
@@ -83,22 +83,27 @@ def load(path: str, image_size: int) -> Surrogate:
             f"{checkpoint.weights[0]} has SHA-256 {sha256[:12]}…, expected {SHA256[:12]}…: not the "
             "weights that come with ucjax, install it again"
         )
-    tensors = pretrained.read_tensors(checkpoint, lambda name: not name.endswith(_UNUSED))
+    tensors = pretrained.read_tensors(checkpoint, lambda name: not name.endswith(_COUNTERS))
     shapes = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in _shapes().items()}
+    if not _CLASSIFIER.keys() & tensors.keys():
+        shapes = {name: shape for name, shape in shapes.items() if name not in _CLASSIFIER}
     weights = pretrained.fill(checkpoint, "EfficientNet-Lite0", shapes, tensors)
+    features = partial(embed, precision=precision)
     return Surrogate(
-        embed=embed,
+        embed=features,
         params=_fold(weights),
         image_size=image_size,
         preprocessing=PREPROCESSING,
         id=f"efficientnet_lite0:{path}" if path else "efficientnet_lite0",
         sha256=sha256,
+        logits=pretrained.classifier(features) if "_fc" in weights else None,
     )
 
 
-def embed(params: Params, images: jax.Array) -> jax.Array:
+def embed(params: Params, images: jax.Array, precision: str = "auto") -> jax.Array:
     """Returns the pooled features `[b, 1280]` of images `[b, h, w, 3]` in [0, 1]."""
-    return convolution.in_slices(partial(_embed, params), images)
+    dtype = platforms.compute_dtype(precision)
+    return convolution.in_slices(partial(_embed, params, dtype), images)
 
 
 def _find(path: str) -> pretrained.Checkpoint:
@@ -125,7 +130,7 @@ def _shapes() -> dict[str, tuple[int, ...]]:
         add(f"_blocks.{i}.", "_depthwise_conv", "_bn1", expanded, 1, kernel, kernel)
         add(f"_blocks.{i}.", "_project_conv", "_bn2", outputs, expanded, 1, 1)
     add("", "_conv_head", "_bn1", _HEAD, _BLOCKS[-1].outputs, 1, 1)
-    return shapes
+    return shapes | _CLASSIFIER
 
 
 def _fold(weights: Params) -> Params:
@@ -140,11 +145,15 @@ def _fold(weights: Params) -> Params:
         if block.expanded != block.inputs:
             parts["expand"] = _folded(of_block["_expand_conv"], of_block["_bn0"])
         blocks.append(parts)
-    return {
+    folded = {
         "stem": _folded(weights["_conv_stem"], weights["_bn0"]),
         "blocks": blocks,
         "head": _folded(weights["_conv_head"], weights["_bn1"]),
     }
+    if "_fc" not in weights:
+        return folded
+    kernel = np.ascontiguousarray(weights["_fc"]["weight"].T)
+    return folded | {"classifier": {"kernel": kernel, "bias": weights["_fc"]["bias"]}}
 
 
 def _folded(convolution: Params, norm: Params) -> Params:
@@ -155,8 +164,7 @@ def _folded(convolution: Params, norm: Params) -> Params:
     return {"kernel": np.ascontiguousarray(kernel), "bias": bias}
 
 
-def _embed(params: Params, images: jax.Array) -> jax.Array:
-    dtype = platforms.compute_dtype()
+def _embed(params: Params, dtype: Any, images: jax.Array) -> jax.Array:
     params = jax.tree.map(lambda weights: weights.astype(dtype), params)
     x = pretrained.normalize(images, PREPROCESSING).astype(dtype)
     padding = convolution.same_padding((x.shape[1], x.shape[2]), 3, 2)

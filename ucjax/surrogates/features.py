@@ -1,4 +1,4 @@
-"""What a surrogate sees in a set of images: one feature vector an image."""
+"""What a surrogate sees in a set of images: a feature vector or a class for each."""
 
 from __future__ import annotations
 
@@ -42,6 +42,58 @@ def features(
     Raises:
       UserError: no images, crops larger than the images, or a feature that is not finite.
     """
+    step = make_step(surrogate, mesh)
+    bar = progress("features", len(image_set))
+    return _collect(step, surrogate, image_set, size, mesh, batch_size, bar)
+
+
+def predictions(
+    surrogate: Surrogate,
+    image_set: ImageSet,
+    *,
+    size: int,
+    mesh: Mesh,
+    batch_size: int,
+    progress: Callable[[str, int], Progress] = Progress,
+) -> np.ndarray:
+    """Classifies the centre crops of all images by the surrogate's own head: int32 `[n]`.
+
+    Arguments are those of `features`; ties go to the first class.
+
+    Raises:
+      UserError: as `features`, or a surrogate without a classifier.
+    """
+    logits = surrogate.logits
+    if logits is None:
+        raise UserError(
+            f"surrogate {surrogate.id} has no ImageNet classifier, so it gives no labels: choose "
+            "rn50 or efficientnet_lite0"
+        )
+
+    def classify(params: Any, images: jax.Array) -> jax.Array:
+        values = logits(params, images)
+        finite = jnp.isfinite(values).all(axis=1)
+        return jnp.where(finite, values.argmax(axis=1).astype(jnp.int32), _NOT_FINITE)
+
+    step = _on_crops(classify, mesh)
+    bar = progress("predictions", len(image_set))
+    return _collect(step, surrogate, image_set, size, mesh, batch_size, bar)
+
+
+_Step = Callable[[Any, jax.Array], jax.Array]
+_NOT_FINITE = -1  # in place of a class
+
+
+def _collect(
+    step: _Step,
+    surrogate: Surrogate,
+    image_set: ImageSet,
+    size: int,
+    mesh: Mesh,
+    batch_size: int,
+    bar: Progress,
+) -> np.ndarray:
+    """Returns what `step` gives for the centre crop of each image, `[n, ...]`."""
     if not len(image_set):
         raise UserError("there are no images to embed: the source is empty")
     if size > image_set.short_side:
@@ -49,10 +101,9 @@ def features(
             f"the crop of {size} px is larger than the images' short side of "
             f"{image_set.short_side} px: lower the crop or raise the short side"
         )
-    bar = progress("features", len(image_set))
     batches: list[np.ndarray] = []
     done = 0
-    for batch in _embed(surrogate, image_set, size, mesh, batch_size):
+    for batch in _batches(step, surrogate, image_set, size, mesh, batch_size):
         rows = parallel.to_host(batch)[: len(image_set) - done]
         _check_finite(rows, image_set.names[done:], surrogate)
         batches.append(rows)
@@ -62,11 +113,10 @@ def features(
     return np.concatenate(batches)
 
 
-def _embed(
-    surrogate: Surrogate, image_set: ImageSet, size: int, mesh: Mesh, batch_size: int
+def _batches(
+    step: _Step, surrogate: Surrogate, image_set: ImageSet, size: int, mesh: Mesh, batch_size: int
 ) -> Iterator[jax.Array]:
-    """Features `[b, d]` batch by batch; the last one is padded with its last image."""
-    step = make_step(surrogate, mesh)
+    """Results `[b, ...]` batch by batch; the last one is padded with its last image."""
     params = parallel.replicate(surrogate.params, mesh)
     sharded = NamedSharding(mesh, parallel.SHARDED)
     whole = step_size(len(image_set), batch_size, mesh)
@@ -87,14 +137,17 @@ def _embed(
         yield earlier
 
 
-def make_step(surrogate: Surrogate, mesh: Mesh) -> Callable[[Any, jax.Array], jax.Array]:
+def make_step(surrogate: Surrogate, mesh: Mesh) -> _Step:
     """Returns `step(params, crops u8 [b, s, s, 3]) -> features [b, d]`, crops over the devices."""
+    return _on_crops(surrogate.embed, mesh)
 
-    def embed(params: Any, crops: jax.Array) -> jax.Array:
-        return surrogate.embed(params, crops.astype(jnp.float32) / 255)
+
+def _on_crops(function: _Step, mesh: Mesh) -> _Step:
+    def on_crops(params: Any, crops: jax.Array) -> jax.Array:
+        return function(params, crops.astype(jnp.float32) / 255)
 
     return parallel.pmap(
-        embed,
+        on_crops,
         mesh=mesh,
         in_specs=(parallel.REPLICATED, parallel.SHARDED),
         out_specs=parallel.SHARDED,
@@ -107,7 +160,8 @@ def step_size(count: int, batch_size: int, mesh: Mesh) -> int:
 
 
 def _check_finite(rows: np.ndarray, names: tuple[str, ...], surrogate: Surrogate) -> None:
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    found = rows != _NOT_FINITE if rows.ndim == 1 else np.isfinite(rows).all(axis=1)
+    bad = np.flatnonzero(~found)
     if len(bad):
         raise UserError(
             f"the feature of {names[bad[0]]} is not finite (and of {len(bad)} of the "

@@ -13,7 +13,7 @@ from ucjax.surrogates.base import Surrogate
 _FOLDER = Path(__file__).parents[1] / "assets" / "packaged_clip"
 
 
-def load(path: str, image_size: int) -> Surrogate:
+def load(path: str, image_size: int, precision: str = "auto") -> Surrogate:
     """Loads the packaged weights, or those of a folder that `train.py` exported.
 
     Raises:
@@ -34,5 +34,5 @@ def load(path: str, image_size: int) -> Surrogate:
             f"{weights} has SHA-256 {found[:12]}…, but {facts.name} states {str(stated)[:12]}…: "
             "install ucjax again"
         )
-    surrogate = clip.load(str(folder), image_size)
+    surrogate = clip.load(str(folder), image_size, precision)
     return surrogate if path else dataclasses.replace(surrogate, id="packaged_clip")

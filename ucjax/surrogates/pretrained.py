@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import serialization, traverse_util
 from safetensors import SafetensorError, safe_open
@@ -29,7 +30,7 @@ _WEIGHTS = ("model.safetensors", _INDEX, "open_clip_model.safetensors", "flax_mo
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _PASS_A_FOLDER = (
     "download it where there is a network and pass the folder: --config.surrogate.path=FOLDER "
-    "with the files config.json, preprocessor_config.json and model.safetensors"
+    "with the files model.safetensors, config.json and, if it has one, preprocessor_config.json"
 )
 
 
@@ -194,6 +195,19 @@ def normalize(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     mean = np.asarray(preprocessing.mean, np.float32).reshape(1, 1, 1, 3)
     std = np.asarray(preprocessing.std, np.float32).reshape(1, 1, 1, 3)
     return (images - mean) / std
+
+
+def classifier(
+    embed: Callable[[Any, jax.Array], jax.Array],
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns `logits(params, images)`: a linear layer, `params["classifier"]`, on the features."""
+
+    def logits(params: Any, images: jax.Array) -> jax.Array:
+        head = params["classifier"]
+        features, precision = embed(params, images), jax.lax.Precision.HIGHEST
+        return jnp.matmul(features, head["kernel"], precision=precision) + head["bias"][None]
+
+    return logits
 
 
 def read_tensors(checkpoint: Checkpoint, wanted: Callable[[str], bool]) -> Tensors:

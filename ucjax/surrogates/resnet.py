@@ -1,7 +1,7 @@
 """ImageNet ResNet-50's 2048-d pooled features (arXiv:1512.03385): the surrogate of "UC".
 
-The network is transformers' Flax ResNet; weights come in transformers' or torchvision's layout
-(timm's `resnet50` has torchvision's).
+The network is transformers' Flax ResNet; weights come in torchvision's layout, which is timm's
+too, or in transformers'. All three have the stride of a block in its 3x3 convolution.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ DEFAULT = "timm/resnet50.tv_in1k"
 _STRIDE = 32
 # torchvision's names, made transformers'; applied in order, each at most once a name.
 _RENAMES = (
+    (r"^(fc|classifier\.1)\.", "classifier."),
     (r"^conv1\.", "embedder.embedder.convolution."),
     (r"^bn1\.", "embedder.embedder.normalization."),
     (r"^layer([1-4])\.(\d+)\.", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}."),
@@ -58,10 +59,11 @@ def _convolve(
     kernel: Any = layer.get_variable("params", "kernel")
     stride: Any = layer.strides
     half = kernel.shape[0] // 2
-    return convolution.conv2d(args[0], kernel, stride=stride, padding=((half, half), (half, half)))
+    x, kernel = args[0].astype(layer.dtype), kernel.astype(layer.dtype)
+    return convolution.conv2d(x, kernel, stride=stride, padding=((half, half), (half, half)))
 
 
-def load(path: str, image_size: int) -> Surrogate:
+def load(path: str, image_size: int, precision: str = "auto") -> Surrogate:
     """Loads an ImageNet ResNet of bottleneck blocks: a folder, weight file or Hugging Face id.
 
     Raises:
@@ -74,16 +76,24 @@ def load(path: str, image_size: int) -> Surrogate:
     preprocessing = pretrained.read_preprocessing(checkpoint)
     tensors = dict(
         _to_flax(name, tensor)
-        for name, tensor in pretrained.read_tensors(checkpoint, _is_backbone).items()
+        for name, tensor in pretrained.read_tensors(checkpoint, _is_weight).items()
     )
     network = ResNet(_read_config(checkpoint, tensors))
     blank = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     targets = jax.eval_shape(network.init, jax.random.key(0), blank)
+    head = [tensor for name, tensor in tensors.items() if name.startswith("classifier.")]
+    if head:
+        channels, classes = network.config.hidden_sizes[-1], head[0].shape[-1]
+        shapes = {"kernel": (channels, classes), "bias": (classes,)}
+        targets |= {
+            "classifier": {k: jax.ShapeDtypeStruct(v, np.float32) for k, v in shapes.items()}
+        }
     variables = pretrained.fill(checkpoint, "ResNet-50", targets, tensors)
 
     def embed(variables: Any, images: jax.Array) -> jax.Array:
         pixels = pretrained.normalize(images, preprocessing)
-        outputs: Any = network.clone(dtype=platforms.compute_dtype()).apply(variables, pixels)
+        dtype = platforms.compute_dtype(precision)
+        outputs: Any = network.clone(dtype=dtype).apply(variables, pixels)
         # Its own pooling would sum in the network's precision.
         return outputs.last_hidden_state.astype(jnp.float32).mean((2, 3))
 
@@ -94,12 +104,12 @@ def load(path: str, image_size: int) -> Surrogate:
         preprocessing=preprocessing,
         id=f"rn50:{checkpoint.name}",
         sha256=pretrained.sha256(checkpoint),
+        logits=pretrained.classifier(embed) if head else None,
     )
 
 
-def _is_backbone(name: str) -> bool:
-    heads = ("classifier.", "params.classifier.", "fc.")
-    return not name.startswith(heads) and not name.endswith("num_batches_tracked")
+def _is_weight(name: str) -> bool:
+    return not name.endswith("num_batches_tracked")
 
 
 def _to_flax(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
@@ -108,6 +118,8 @@ def _to_flax(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name, count=1)
     name, tensor = pretrained.to_flax(name, tensor)
+    if name.startswith("classifier."):
+        return name, tensor
     collection = "batch_stats" if name.endswith((".mean", ".var")) else "params"
     return f"{collection}.{name}", tensor
 
