@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from ucjax.data.images import Item
 from ucjax.errors import UserError
@@ -62,6 +63,27 @@ def test_lowpass_averages_and_keeps_what_is_smooth(picture):
     assert seen(picture, "lowpass8").std() < seen(picture, "lowpass2").std() < noise
 
 
+@pytest.mark.parametrize("side", [3, 5])
+def test_median_is_scipys(picture, side):
+    theirs = ndimage.median_filter(np.asarray(picture), (side, side, 1), mode="nearest")
+    inner = np.s_[side:-side, side:-side]
+    np.testing.assert_array_equal(seen(picture, f"median{side}")[inner], theirs[inner])
+
+
+@pytest.mark.parametrize("sigma", [1, 4])
+def test_blur_is_scipys(picture, sigma):
+    pixels = np.asarray(picture, float)
+    theirs = ndimage.gaussian_filter(pixels, (sigma, sigma, 0), mode="reflect", truncate=3)
+    assert np.abs(seen(picture, f"blur{sigma}") - theirs).max() < 0.51
+
+
+def test_resize_and_back_is_torchvisions_way_there(picture):
+    small = picture.resize((int(20 * 53 / 37), 20), Image.Resampling.BILINEAR)
+    back = np.asarray(small.resize(picture.size, Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(seen(picture, "resize20"), back)
+    np.testing.assert_array_equal(seen(picture, "resize37"), np.asarray(picture))
+
+
 def test_treatments_follow_one_another_in_order(picture):
     both = seen(picture, "bits2", "jpeg50")
     bits = Image.fromarray(seen(picture, "bits2").astype(np.uint8))
@@ -90,6 +112,7 @@ def test_the_cache_tells_treated_pictures_apart(picture):
         ("jpeg101", "N from 1 to 100"),
         ("bits9", "N from 1 to 8"),
         ("lowpass1", "N from 2"),
+        ("median4", "'median4' is written medianN, with N from 3 to 15 in steps of 2"),
         ("grey2", "'grey2': grey takes no number"),
         ("jpg75", "unknown recipe or treatment 'jpg': did you mean jpeg"),
         ("quuux", "choose one of .*cutout.*lowpass"),

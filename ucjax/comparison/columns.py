@@ -77,7 +77,7 @@ def training_set(
         chosen = folders.stratified(classes, victim.share / 100, seed)
         pairs = zip(row.items, clean, chosen, strict=True)
         items = [ours if protected else theirs for ours, theirs, protected in pairs]
-    items = [table.defend(item, victim.treatments) for item in items]
+    items = table.defend_all(items, labels.train, victim.treatments)
     decoded = ground.decode(slug(row.label), items, victim.spec.short_side)
     return dataclasses.replace(decoded, labels=labels.train, class_names=labels.class_names)
 

@@ -100,6 +100,15 @@ def load(path: str, image_size: int, precision: str = "auto") -> Surrogate:
     )
 
 
+def published() -> dict[str, np.ndarray]:
+    """Returns the weights that come with ucjax, with their names and axes in PyTorch.
+
+    Raises:
+      UserError: they are missing or damaged.
+    """
+    return pretrained.read_tensors(_find(""), lambda name: True)
+
+
 def embed(params: Params, images: jax.Array, precision: str = "auto") -> jax.Array:
     """Returns the pooled features `[b, 1280]` of images `[b, h, w, 3]` in [0, 1]."""
     dtype = platforms.compute_dtype(precision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -115,6 +115,9 @@ class Recipe:
     loss: Loss | None = None
 
 
+Change = Callable[[Image.Image], Image.Image]
+
+
 @dataclass(frozen=True)
 class Treatment:
     """Something an exploiter does to every picture before training.
@@ -122,13 +125,18 @@ class Treatment:
     Attributes:
       sentence: what it does, for `ucjax compare --help` and the report.
       make: from the number in its name ("jpeg75": 75; None where it takes none), a function from
-        an RGB picture of any size to another.
+        an RGB picture of any size to another. None where it is learned.
       argument: the numbers it may have in its name; None: none.
+      learn: instead of `make`: from functions that open the n RGB training pictures, their labels
+        int32 `[n]` and the number, such a function; training pictures only are changed.
     """
 
     sentence: str
-    make: Callable[[int | None], Callable[[Image.Image], Image.Image]]
+    make: Callable[[int | None], Change] | None = None
     argument: range | None = None
+    learn: (
+        Callable[[Sequence[Callable[[], Image.Image]], np.ndarray, int | None], Change] | None
+    ) = None
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,17 @@ A user's own module adds to the same tables; `config.modules` and `--module` imp
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -22,8 +26,9 @@ from ucjax.data.images import Item
 from ucjax.errors import UserError
 from ucjax.names import Name
 from ucjax.runtime import parallel
-from ucjax.victims import labels, treatments
+from ucjax.victims import attacks, labels, treatments
 from ucjax.victims.contract import (
+    Change,
     Labelling,
     LabelRule,
     Labels,
@@ -33,6 +38,8 @@ from ucjax.victims.contract import (
     Victim,
     VictimSpec,
 )
+from ucjax.victims.models import lite0
+from ucjax.victims.models.efficientnet import EfficientNet, Style
 from ucjax.victims.models.linear import Linear
 from ucjax.victims.models.resnet import ResNet18
 from ucjax.victims.models.vgg import VGG6
@@ -44,6 +51,14 @@ _VIT = {"optimizer": "adamw", "learning_rate": 5e-4, "weight_decay": 0.05}
 
 def _vit(classes: int, width: int, *, heads: int, patch: int = 0) -> nn.Module:
     return ViT(classes, width, heads, patch=patch, axis_name=parallel.AXIS)
+
+
+_PRETRAINED = {"learning_rate": 0.01, "epochs": 6, "mean": lite0.MEAN, "std": lite0.STD}
+
+
+def _lite0(classes: int, width: int, *, tune: bool) -> nn.Module:
+    del width  # the weights have theirs
+    return lite0.network(classes, axis_name=parallel.AXIS, tune=tune)
 
 
 MODELS: dict[str, Model] = {
@@ -67,6 +82,18 @@ MODELS: dict[str, Model] = {
     "vit_b16": Model(
         "ViT-B/16 as torchvision's: 12 blocks with 12 heads", partial(_vit, heads=12, patch=16),
         {**_VIT, "warmup_epochs": 10},
+    ),
+    "lite0": Model(
+        "EfficientNet-Lite0 fine-tuned from the ImageNet weights that come with ucjax",
+        partial(_lite0, tune=True), _PRETRAINED, start=lite0.start,
+    ),
+    "lite0_probe": Model(
+        "a linear probe: a new head on the same weights, frozen",
+        partial(_lite0, tune=False), _PRETRAINED, start=lite0.start, trainable=lite0.in_head,
+    ),
+    "efficientnet_b1": Model(
+        "EfficientNet-B1 as torchvision's, from scratch; config.victim.width does not change it",
+        lambda classes, width: EfficientNet(classes, style=Style(axis_name=parallel.AXIS)),
     ),
     "linear": Model(
         "a linear classifier of pixels", lambda classes, width: Linear(classes),
@@ -105,6 +132,23 @@ TREATMENTS: dict[str, Treatment] = {
     "grey": Treatment("luma in place of colour", treatments.grey),
     "bits": Treatment("the top N bits of every channel", treatments.bits, range(1, 9)),
     "lowpass": Treatment("reduced to 1/N and enlarged again", treatments.lowpass, range(2, 33)),
+    "median": Treatment("median of N x N pixels (N odd)", treatments.median, range(3, 16, 2)),
+    "blur": Treatment("Gaussian smoothing, sigma N pixels", treatments.blur, range(1, 17)),
+    "resize": Treatment(
+        "resized to a short side of N pixels and back", treatments.resize, range(8, 4097)
+    ),
+    "notch": Treatment(
+        "peaks of the mean spectra of N groups removed", None, range(2, 257), attacks.notch
+    ),
+    "clustermean": Treatment(
+        "what N groups have in common subtracted", None, range(2, 257), attacks.cluster_mean
+    ),
+    "ortho": Treatment(
+        "directions that tell the classes apart, at N pixels a side, projected out",
+        None,
+        range(8, 513),
+        attacks.orthogonal,
+    ),
 }
 
 LABELS: dict[str, LabelRule] = {
@@ -150,6 +194,12 @@ def resolve(column: Name, shared: ConfigDict) -> Victim:
     own, settings, keys = _keys(column, shared.victim)
     if own["treat"] not in ("train", "both"):
         raise UserError(f"column {column}: treat={own['treat']}: choose train or both")
+    for part in treated:
+        if own["treat"] == "both" and TREATMENTS[_treatment(part)[0]].learn:
+            raise UserError(
+                f"column {column}: {part} is learned from the training pictures and changes no "
+                "others: leave out treat=both"
+            )
     if not 1 <= own["share"] <= 100:
         raise UserError(f"column {column}: share={own['share']}: give a percentage, 1 to 100")
     find_labels(own["labels"])
@@ -195,9 +245,9 @@ def _treatment(part: str) -> tuple[str, int | None]:
     if allowed is None and digits:
         raise UserError(f"treatment {part!r}: {form} takes no number")
     if allowed is not None and (not digits or int(digits) not in allowed):
-        raise UserError(
-            f"treatment {part!r} is written {form}, with N from {allowed[0]} to {allowed[-1]}"
-        )
+        steps = f" in steps of {allowed.step}" if allowed.step > 1 else ""
+        span = f"{allowed[0]} to {allowed[-1]}{steps}"
+        raise UserError(f"treatment {part!r} is written {form}, with N from {span}")
     return word, int(digits) if digits else None
 
 
@@ -256,16 +306,64 @@ def defend(item: Item, treated: tuple[str, ...]) -> Item:
     if not treated:
         return item
     parts = [_treatment(part) for part in treated]
-    changes = [TREATMENTS[word].make(number) for word, number in parts]
+    makers = [(TREATMENTS[word].make, number) for word, number in parts]
+    changes = [make(number) for make, number in makers if make is not None]
+    if len(changes) < len(parts):
+        raise UserError(f"{'+'.join(treated)} is learned from a training set, not from a picture")
 
     def open_() -> Image.Image:
-        with item.open() as image:
-            picture = decode(image)
+        picture = _decoded(item)
         for change in changes:
             picture = change(picture)
         return picture
 
     return Item(item.name, open_, item.label, "-".join([item.content_key, *treated]))
+
+
+def defend_all(items: Sequence[Item], labels: np.ndarray, treated: tuple[str, ...]) -> list[Item]:
+    """Returns the training items `[n]` as `defend`, and what is learned from all of them done.
+
+    It is learned when the first of them is opened, from pictures treated as those before it.
+
+    Args:
+      items: the pictures.
+      labels: of the pictures, int32 `[n]`.
+      treated: treatments by their names, applied in this order.
+
+    Raises:
+      UserError: an unknown treatment.
+    """
+    for part in treated:
+        word, number = _treatment(part)
+        if (learn := TREATMENTS[word].learn) is None:
+            items = [defend(item, (part,)) for item in items]
+        else:
+            items = _learned(items, labels, part, lambda p, f=learn, n=number: f(p, labels, n))
+    return list(items)
+
+
+def _learned(
+    items: Sequence[Item], labels: np.ndarray, part: str, learn: Callable[..., Change]
+) -> list[Item]:
+    whole = [[item.name, item.content_key] for item in items], labels.tolist()
+    mark = hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
+    lock, known = threading.Lock(), list[Change]()
+
+    def opened(item: Item) -> Image.Image:
+        with lock:
+            if not known:
+                known.append(learn([partial(_decoded, other) for other in items]))
+        return known[0](_decoded(item))
+
+    return [
+        Item(item.name, partial(opened, item), item.label, f"{item.content_key}-{part}-{mark}")
+        for item in items
+    ]
+
+
+def _decoded(item: Item) -> Image.Image:
+    with item.open() as image:
+        return decode(image)
 
 
 def find_labels(text: str) -> tuple[LabelRule, str]:

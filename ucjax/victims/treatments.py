@@ -7,11 +7,12 @@ JPEG, grey and fewer bits are "image shortcut squeezing" (arXiv:2301.13838), whi
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image, ImageFilter, ImageOps
 
-Change = Callable[[Image.Image], Image.Image]
+from ucjax.data import decode
+from ucjax.victims.contract import Change
 
 
 def jpeg(quality: int | None) -> Change:
@@ -47,6 +48,46 @@ def lowpass(factor: int | None) -> Change:
     def change(picture: Image.Image) -> Image.Image:
         width, height = (max(round(side / factor), 1) for side in picture.size)
         small = picture.resize((width, height), Image.Resampling.BILINEAR)
+        return small.resize(picture.size, Image.Resampling.BILINEAR)
+
+    return change
+
+
+def median(side: int | None) -> Change:
+    """Replaces each channel of a pixel by the median of a square around it."""
+    assert side is not None
+    return lambda picture: picture.filter(ImageFilter.MedianFilter(side))
+
+
+def blur(sigma: int | None) -> Change:
+    """Smoothes with a Gaussian of this many pixels' standard deviation."""
+    assert sigma is not None
+    return lambda picture: _gaussian(picture, sigma)
+
+
+def _gaussian(picture: Image.Image, sigma: int) -> Image.Image:
+    # Pillow's own GaussianBlur is three box blurs, which let some fine gratings through.
+    pixels, radius = np.asarray(picture, np.float32), 3 * sigma
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    weights /= weights.sum()
+    for axis in (0, 1):
+        around = [(radius, radius) if i == axis else (0, 0) for i in range(3)]
+        padded, length = np.pad(pixels, around, mode="symmetric"), pixels.shape[axis]
+        pixels = sum(
+            np.float32(weight) * np.take(padded, range(i, i + length), axis)
+            for i, weight in enumerate(weights)
+        )
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
+
+
+def resize(short_side: int | None) -> Change:
+    """Resizes to this short side, bilinear with antialiasing, and back; smaller ones stay."""
+    assert short_side is not None
+
+    def change(picture: Image.Image) -> Image.Image:
+        if min(picture.size) <= short_side:
+            return picture
+        small = decode.resize(picture, short_side)
         return small.resize(picture.size, Image.Resampling.BILINEAR)
 
     return change

@@ -13,11 +13,13 @@ class Dropout(nn.Module):
 
     Attributes:
       rate: in [0, 1).
+      whole: whether whole images are dropped, as in stochastic depth (arXiv:1603.09382).
       axis_name: mapped axis over which the batch is spread; None for none.
     """
 
     rate: float
     axis_name: str | None = None
+    whole: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -28,5 +30,6 @@ class Dropout(nn.Module):
         if self.axis_name is not None:
             first = lax.axis_index(self.axis_name) * len(x)
         keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(first + jnp.arange(len(x)))
-        kept = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - self.rate, x.shape[1:]))(keys)
+        shape = (1,) * (x.ndim - 1) if self.whole else x.shape[1:]
+        kept = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - self.rate, shape))(keys)
         return jnp.where(kept, x / (1 - self.rate), 0.0)

@@ -1,0 +1,137 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ucjax import config, names
+from ucjax.data.images import Item
+from ucjax.errors import UserError
+from ucjax.victims import table
+
+COUNT, SIDE = 24, 64
+WAVES = ((9, 14), (-12, 10))  # cycles down and across the short side
+
+
+def wave(cycles, height, width):
+    rows, columns = np.mgrid[:height, :width]
+    turns = (cycles[0] * rows + cycles[1] * columns) / min(height, width)
+    return np.cos(2 * np.pi * turns)[..., None]
+
+
+def photos(amplitude=12.0, seed=0):
+    """Pictures of power 1 / f^3, half of them tall, each with the wave of its group."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(COUNT):
+        height = SIDE if i % 4 < 2 else SIDE + 16
+        down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(SIDE)[None]
+        slope = np.maximum(np.hypot(down, across), 1 / SIDE)[..., None] ** -1.5
+        noise = np.fft.rfft2(rng.normal(size=(height, SIDE, 3)), axes=(0, 1)) * slope
+        picture = np.fft.irfft2(noise, (height, SIDE), axes=(0, 1))
+        picture = 128 + 30 * (picture - picture.mean()) / picture.std()
+        cue = amplitude * wave(WAVES[i % 2], height, SIDE)
+        found.append(np.rint(picture + cue).clip(0, 255).astype(np.uint8))
+    return found
+
+
+LABELS = (np.arange(COUNT) % 2).astype(np.int32)
+
+
+def items(pictures, key="key"):
+    return [
+        Item(f"{i}.png", lambda p=p: Image.fromarray(p), int(LABELS[i]), f"{key}{i}")
+        for i, p in enumerate(pictures)
+    ]
+
+
+def treated(pictures, *names_):
+    opened = [item.open() for item in table.defend_all(items(pictures), LABELS, names_)]
+    return [np.asarray(picture) for picture in opened]
+
+
+def amplitudes(pictures):
+    """How much of its group's wave each picture has, in units of 1/255."""
+    found = []
+    for i, pixels in enumerate(pictures):
+        cue = wave(WAVES[i % 2], *pixels.shape[:2])
+        grey = pixels.astype(float).mean(2, keepdims=True)
+        found.append(2 * ((grey - grey.mean()) * cue).mean())
+    return np.array(found)
+
+
+def test_notch_removes_the_groups_waves_and_little_else():
+    before, without = photos(), photos(amplitude=0)
+    assert amplitudes(before).min() > 10
+    after = treated(before, "notch2")
+    assert np.abs(amplitudes(after)).mean() < 0.1 * np.abs(amplitudes(before)).mean()
+    left = [np.abs(a.astype(int) - b).mean() for a, b in zip(after, without, strict=True)]
+    put_on = [np.abs(a.astype(int) - b).mean() for a, b in zip(before, without, strict=True)]
+    assert np.mean(left) < 0.35 * np.mean(put_on)
+
+
+def test_notch_leaves_pictures_without_peaks_nearly_alone():
+    before = photos(amplitude=0)
+    changes = [
+        np.abs(a.astype(int) - b).mean()
+        for a, b in zip(treated(before, "notch2"), before, strict=True)
+    ]
+    assert np.mean(changes) < 1.5
+
+
+def gap(pictures):
+    """How far the means of the two groups are apart, but for coarse content."""
+    rows = np.stack(pictures).astype(float)
+    apart = np.fft.fft2(rows[LABELS == 0].mean(0) - rows[LABELS == 1].mean(0), axes=(0, 1))
+    cycles = np.fft.fftfreq(SIDE) * SIDE
+    return np.linalg.norm(apart[np.hypot(cycles[:, None], cycles[None]) > 6])
+
+
+def test_what_the_group_has_in_common_is_subtracted():
+    """Afterwards all have the mean of all groups' waves, which tells nobody anything."""
+    before = [p[:SIDE] for p in photos()]
+    after = treated(before, "clustermean2")
+    assert gap(after) < 0.1 * gap(before)
+    np.testing.assert_allclose(amplitudes(after), 6, atol=1)
+
+
+def test_orthogonal_projection_closes_the_linear_gap_of_the_classes():
+    before = [p[:SIDE] for p in photos()]
+    after = treated(before, f"ortho{SIDE}")
+
+    assert gap(after) < 0.35 * gap(before)
+
+
+def test_the_cache_knows_the_whole_training_set():
+    pictures = photos()
+    ways = [
+        table.defend_all(items(pictures), LABELS, ("notch2",)),
+        table.defend_all(items(pictures, "other"), LABELS, ("notch2",)),
+        table.defend_all(items(pictures)[:-1], LABELS[:-1], ("notch2",)),
+        table.defend_all(items(pictures), LABELS, ("notch3",)),
+        table.defend_all(items(pictures), 1 - LABELS, ("ortho8",)),
+        table.defend_all(items(pictures), LABELS, ("ortho8",)),
+        table.defend_all(items(pictures), LABELS, ("grey", "notch2")),
+        table.defend_all(items(pictures), LABELS, ("notch2", "grey")),
+    ]
+    keys = [way[0].content_key for way in ways]
+    assert len(set(keys)) == len(keys)
+    changed = items(pictures)
+    changed[-1] = dataclasses.replace(changed[-1], content_key="new")
+    assert table.defend_all(changed, LABELS, ("notch2",))[0].content_key not in keys
+
+
+def test_treatments_of_single_pictures_are_the_same_in_a_set():
+    pictures = photos()[:2]
+    one = [table.defend(item, ("grey", "bits2")) for item in items(pictures)]
+    both = table.defend_all(items(pictures), LABELS[:2], ("grey", "bits2"))
+    for a, b in zip(one, both, strict=True):
+        assert a.content_key == b.content_key
+        np.testing.assert_array_equal(np.asarray(a.open()), np.asarray(b.open()))
+
+
+def test_pictures_of_the_test_set_are_not_changed_by_what_is_learned():
+    with pytest.raises(UserError, match="notch5 is learned from the training pictures"):
+        table.resolve(names.parse("resnet18+notch5:treat=both", "column"), config.paper())
+    with pytest.raises(UserError, match="learned from a training set"):
+        table.defend(items(photos())[0], ("notch5",))
