@@ -41,7 +41,9 @@ from ucjax.victims.contract import (
 from ucjax.victims.models import lite0
 from ucjax.victims.models.efficientnet import EfficientNet, Style
 from ucjax.victims.models.linear import Linear
+from ucjax.victims.models.regnet import RegNet
 from ucjax.victims.models.resnet import ResNet18
+from ucjax.victims.models.resnet50 import ResNet50
 from ucjax.victims.models.vgg import VGG6
 from ucjax.victims.models.vit import ViT
 from ucjax.victims.recipes import adversarial, crops, cutmix, cutout, gauss, mixup
@@ -90,6 +92,14 @@ MODELS: dict[str, Model] = {
     "lite0_probe": Model(
         "a linear probe: a new head on the same weights, frozen",
         partial(_lite0, tune=False), _PRETRAINED, start=lite0.start, trainable=lite0.in_head,
+    ),
+    "resnet50": Model(
+        "ResNet-50 as torchvision's",
+        lambda classes, width: ResNet50(classes, width, axis_name=parallel.AXIS),
+    ),
+    "regnetx_16gf": Model(
+        "RegNetX-1.6GF as torchvision's; config.victim.width does not change it",
+        lambda classes, width: RegNet(classes, axis_name=parallel.AXIS),
     ),
     "efficientnet_b1": Model(
         "EfficientNet-B1 as torchvision's, from scratch; config.victim.width does not change it",
