@@ -73,7 +73,7 @@ def blobs(count, seed):
     ("rule", "noise", "expected"),
     [
         ("clusters-3", "clip", "efficientnet_lite0"),
-        ("clusters-3", "efficientnet_lite0", "packaged_clip"),
+        ("clusters-3-packaged_clip", "efficientnet_lite0", "packaged_clip"),
         ("clusters-3-rn50", "clip", "rn50"),
     ],
 )
@@ -97,9 +97,63 @@ def test_clusters_are_those_of_another_surrogate(mesh, rule, noise, expected):
 def test_the_noise_s_own_clusters_are_no_labels(mesh):
     given = labelling(mesh, noise_surrogate="rn50")
     with pytest.raises(
-        UserError, match=r"made with rn50: name another surrogate, as in clusters-3"
+        UserError, match=r"made with rn50 too: name another surrogate, as in clusters-3"
     ):
         table.label("clusters-3-rn50", given)
+
+
+def corners_of_classes(mesh, classes, inner, seed=0):
+    """Features whose class lies at one of three far corners, in one of two places near it."""
+    rng = np.random.default_rng(seed)
+    train, test = many_classes(TRAIN, classes), many_classes(TEST, classes)
+    halves = [rng.integers(0, 2, len(images)) for images in (train, test)]
+    rows = tuple(
+        (
+            100 * np.eye(3)[images.labels % 3] + inner * half[:, None] * np.array([1, -1, 1])
+            + rng.normal(0, 0.1, (len(images), 3))
+        ).astype(np.float32)
+        for images, half in zip((train, test), halves, strict=True)
+    )  # fmt: skip
+    given = labelling(mesh, train=train, test=test, features=lambda name: rows)
+    return given, halves
+
+
+def test_kmeans_joins_classes_that_are_near_each_other(mesh):
+    given, _ = corners_of_classes(mesh, 9, inner=1)
+    labels = table.label("kmeans-3", given)
+    assert labels.class_names == ("group 0", "group 1", "group 2")
+    for images, new in ((given.train, labels.train), (given.test, labels.test)):
+        assert len({*zip(images.labels % 3, new, strict=True)}) == 3
+        assert new.dtype == np.int32
+
+
+def test_fine_splits_every_class_in_two(mesh):
+    given, halves = corners_of_classes(mesh, 4, inner=20)
+    labels = table.label("fine-rn50", given)
+    assert len(labels.class_names) == 8
+    assert labels.class_names[:2] == ("class 0 a", "class 0 b")
+    np.testing.assert_array_equal(labels.train // 2, given.train.labels)
+    np.testing.assert_array_equal(labels.test // 2, given.test.labels)
+    of = {
+        *zip(given.train.labels, halves[0], labels.train, strict=True),
+        *zip(given.test.labels, halves[1], labels.test, strict=True),
+    }
+    assert len(of) == 8  # the halves are those of the features, in both sets
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("kmeans-10", "kmeans-10 joins classes to 10 groups, but there are 9"),
+        ("kmeans-x", "'x' is no number of classes"),
+        ("kmeans-3-", "names no surrogate"),
+        ("fine-clip", "made with clip too: name another surrogate, as in fine-packaged_clip"),
+    ],
+)
+def test_mistakes_in_regroupings(mesh, rule, message):
+    given, _ = corners_of_classes(mesh, 9, inner=1)
+    with pytest.raises(UserError, match=message):
+        table.label(rule, given)
 
 
 def written(path, content):

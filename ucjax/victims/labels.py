@@ -59,10 +59,7 @@ def check_clusters(argument: str) -> None:
     Raises:
       UserError: it is neither.
     """
-    number, dash, surrogate = argument.partition("-")
-    _groups(number, f"labels=clusters-{argument}")
-    if dash and not surrogate:
-        raise UserError(f"labels=clusters-{argument} names no surrogate after the dash")
+    _check_numbered("clusters", argument)
 
 
 def clusters(labelling: Labelling) -> Labels:
@@ -74,26 +71,109 @@ def clusters(labelling: Labelling) -> Labels:
       UserError: it is the noise's own surrogate.
     """
     number, _, surrogate = labelling.argument.partition("-")
+    train, test = _features(labelling, surrogate, f"clusters-{number}")
+    found = _kmeans(train, int(number), labelling)
+    names = tuple(f"cluster {i}" for i in range(int(number)))
+    return Labels(found.assignment, kmeans.assign(test, found.centers), names)
+
+
+def check_kmeans(argument: str) -> None:
+    """Refuses what is not "N" or "N-SURROGATE".
+
+    Raises:
+      UserError: it is neither.
+    """
+    _check_numbered("kmeans", argument)
+
+
+def grouped(labelling: Labelling) -> Labels:
+    """Joins classes whose mean features are near each other to N groups.
+
+    Raises:
+      UserError: the surrogate is the noise's own, there are fewer classes than groups, or images
+        without a class.
+    """
+    number, _, surrogate = labelling.argument.partition("-")
+    _check_classes(labelling, f"kmeans-{number}")
+    train, _ = _features(labelling, surrogate, f"kmeans-{number}")
+    labels, classes = labelling.train.labels, len(labelling.train.class_names)
+    if int(number) > classes:
+        raise UserError(
+            f"labels=kmeans-{number} joins classes to {number} groups, but there are {classes} "
+            "classes"
+        )
+    means = np.stack([train[labels == c].mean(0) for c in range(classes)])
+    group = _kmeans(means, int(number), labelling).assignment
+    names = tuple(f"group {i}" for i in range(int(number)))
+    return Labels(group[labels], group[labelling.test.labels], names)
+
+
+def check_fine(argument: str) -> None:
+    """Accepts nothing or the name of a surrogate."""
+    del argument
+
+
+def fine(labelling: Labelling) -> Labels:
+    """Splits each class in two by k-means; test images belong to the nearer half of their class.
+
+    Raises:
+      UserError: the surrogate is the noise's own, a class has fewer than two different images, or
+        images have no class.
+    """
+    _check_classes(labelling, "fine")
+    train, test = _features(labelling, labelling.argument, "fine")
+    new = [np.empty(len(images), np.int32) for images in (labelling.train, labelling.test)]
+    for c in range(len(labelling.train.class_names)):
+        ours, theirs = labelling.train.labels == c, labelling.test.labels == c
+        found = _kmeans(train[ours], 2, labelling)
+        new[0][ours] = 2 * c + found.assignment
+        if theirs.any():
+            new[1][theirs] = 2 * c + kmeans.assign(test[theirs], found.centers)
+    names = tuple(f"{name} {half}" for name in labelling.train.class_names for half in "ab")
+    return Labels(new[0], new[1], names)
+
+
+def _features(labelling: Labelling, surrogate: str, rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns both sets' features by a surrogate that is not the noise's."""
     surrogate = surrogate or _DEFAULT
     if surrogate == labelling.noise_surrogate:
         raise UserError(
-            f"labels=clusters-{labelling.argument} are the clusters that the noise follows, made "
-            f"with {surrogate}: name another surrogate, as in clusters-{number}-packaged_clip "
-            "(whose weights are for non-commercial research and education)"
+            f"labels={rule}: the clusters that the noise follows are made with {surrogate} too: "
+            f"name another surrogate, as in {rule}-packaged_clip (whose weights are for "
+            "non-commercial research and education)"
         )
-    train, test = labelling.features(surrogate)
+    return labelling.features(surrogate)
+
+
+def _kmeans(rows: np.ndarray, k: int, labelling: Labelling) -> kmeans.Clusters:
     settings = labelling.clusters
-    found = kmeans.fit(
-        train,
-        int(number),
+    return kmeans.fit(
+        rows,
+        k,
         seed=labelling.seed,
         mesh=labelling.mesh,
         n_init=settings.n_init,
         max_iterations=settings.max_iterations,
         tolerance=settings.tolerance,
     )
-    names = tuple(f"cluster {i}" for i in range(int(number)))
-    return Labels(found.assignment, kmeans.assign(test, found.centers), names)
+
+
+def _check_classes(labelling: Labelling, rule: str) -> None:
+    """Refuses images without a class, and classes without training images."""
+    train, test = labelling.train.labels, labelling.test.labels
+    names = labelling.train.class_names
+    if min(train.min(), test.min(initial=0)) < 0:
+        raise UserError(f"labels={rule} changes classes, but some images have none")
+    counts = np.bincount(train, minlength=len(names))
+    if not counts.all():
+        raise UserError(f"labels={rule}: no training image is in {names[int(np.argmin(counts))]!r}")
+
+
+def _check_numbered(rule: str, argument: str) -> None:
+    number, dash, surrogate = argument.partition("-")
+    _groups(number, f"labels={rule}-{argument}")
+    if dash and not surrogate:
+        raise UserError(f"labels={rule}-{argument} names no surrogate after the dash")
 
 
 def check_mapping(argument: str) -> None:

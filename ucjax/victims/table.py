@@ -170,6 +170,14 @@ LABELS: dict[str, LabelRule] = {
         "N clusters in the features of a surrogate other than the noise's",
         labels.clusters, labels.check_clusters, "clusters-N[-SURROGATE]",
     ),
+    "kmeans": LabelRule(
+        "classes joined to N groups by their mean features in another surrogate",
+        labels.grouped, labels.check_kmeans, "kmeans-N[-SURROGATE]",
+    ),
+    "fine": LabelRule(
+        "each class split in two in the features of another surrogate",
+        labels.fine, labels.check_fine, "fine[-SURROGATE]",
+    ),
     "mapping": LabelRule(
         "a file that maps names of classes or images to new classes",
         labels.mapping, labels.check_mapping, "PATH.json|PATH.csv",
