@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -117,7 +115,8 @@ def test_the_cache_knows_the_whole_training_set():
     keys = [way[0].content_key for way in ways]
     assert len(set(keys)) == len(keys)
     changed = items(pictures)
-    changed[-1] = dataclasses.replace(changed[-1], content_key="new")
+    last = changed[-1]
+    changed[-1] = Item(last.name, last.open, last.label, "new")
     assert table.defend_all(changed, LABELS, ("notch2",))[0].content_key not in keys
 
 

@@ -130,10 +130,10 @@ def _peaks(excess: np.ndarray) -> np.ndarray:
     down, across = np.meshgrid(np.fft.fftfreq(height) * height, np.arange(width), indexing="ij")
     strength = np.where(np.hypot(down, across) >= _LOWEST, excess.max(-1), -np.inf)
     seen = strength[np.isfinite(strength)]
-    least, found = seen.mean() + _STANDS_OUT * seen.std(), []
+    least, found = seen.mean() + _STANDS_OUT * seen.std(), list[tuple[float, float]]()
     while len(found) < _PEAKS and strength.max() > least:
         i = np.unravel_index(np.argmax(strength), strength.shape)
-        found.append((down[i], across[i]))
+        found.append((float(down[i]), float(across[i])))
         near = np.hypot(down - down[i], across - across[i]) <= _WIDTH
         strength = np.where(near, -np.inf, strength)
     return np.array(found, np.float64).reshape(-1, 2)

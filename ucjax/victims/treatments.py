@@ -73,10 +73,11 @@ def _gaussian(picture: Image.Image, sigma: int) -> Image.Image:
     for axis in (0, 1):
         around = [(radius, radius) if i == axis else (0, 0) for i in range(3)]
         padded, length = np.pad(pixels, around, mode="symmetric"), pixels.shape[axis]
-        pixels = sum(
+        parts = [
             np.float32(weight) * np.take(padded, range(i, i + length), axis)
             for i, weight in enumerate(weights)
-        )
+        ]
+        pixels = sum(parts[1:], parts[0])
     return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 
