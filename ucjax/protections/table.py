@@ -13,7 +13,7 @@ from ucjax import config as settings
 from ucjax import names
 from ucjax.errors import UserError
 from ucjax.names import Name
-from ucjax.protections import controls, gratings
+from ucjax.protections import controls, gratings, lsp
 from ucjax.protections.contract import Protection
 from ucjax.protections.uc import fit as uc
 from ucjax.runtime import workdir
@@ -55,6 +55,12 @@ PROTECTIONS: dict[str, Protection] = {
         gratings.fit,
         (*_CLUSTERS, "eps"),
         gratings.OPTIONS,
+    ),
+    "lsp": Protection(
+        "baseline: linearly separable patches of each image's class, no network (SynPer)",
+        lsp.fit,
+        (*_CLUSTERS, "eps"),
+        lsp.OPTIONS,
     ),
     "folder": Protection(
         "files that anybody protected", None, options={"label": ""}, drawn=False, value="PATH"
