@@ -9,7 +9,7 @@ from golden import make_resnet18 as golden
 
 from ucjax.ops.pooling import max_pool
 from ucjax.runtime import parallel
-from ucjax.victims.models import resnet
+from ucjax.networks import resnet
 
 
 def variable_shapes(net, images):

@@ -33,7 +33,7 @@ from ucjax.victims.contract import (
     Victim,
     VictimSpec,
 )
-from ucjax.victims.models.resnet import ResNet18
+from ucjax.networks.resnet import ResNet18
 from ucjax.victims.models.vgg import VGG6
 from ucjax.victims.models.vit import ViT
 from ucjax.victims.recipes import cutout, mixup

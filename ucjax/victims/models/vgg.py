@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ucjax.ops.pooling import max_pool
-from ucjax.victims.models.resnet import BatchNorm, Conv
+from ucjax.networks.resnet import BatchNorm, Conv
 
 
 class VGG6(nn.Module):
