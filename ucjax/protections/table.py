@@ -13,7 +13,7 @@ from ucjax import config as settings
 from ucjax import names
 from ucjax.errors import UserError
 from ucjax.names import Name
-from ucjax.protections import controls, gratings, lsp
+from ucjax.protections import controls, gratings, lsp, pil
 from ucjax.protections.contract import Protection
 from ucjax.protections.uc import fit as uc
 from ucjax.runtime import workdir
@@ -61,6 +61,12 @@ PROTECTIONS: dict[str, Protection] = {
         lsp.fit,
         (*_CLUSTERS, "eps"),
         lsp.OPTIONS,
+    ),
+    "pil": Protection(
+        "baseline: noise that turns a linear model of pixels to each image's class (PIL)",
+        pil.fit,
+        (*_CLUSTERS, "eps"),
+        pil.OPTIONS,
     ),
     "folder": Protection(
         "files that anybody protected", None, options={"label": ""}, drawn=False, value="PATH"

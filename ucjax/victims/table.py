@@ -21,6 +21,7 @@ from ucjax.data.decode import decode
 from ucjax.data.images import Item
 from ucjax.errors import UserError
 from ucjax.names import Name
+from ucjax.networks.resnet import ResNet18
 from ucjax.runtime import parallel
 from ucjax.victims import labels, treatments
 from ucjax.victims.contract import (
@@ -33,7 +34,6 @@ from ucjax.victims.contract import (
     Victim,
     VictimSpec,
 )
-from ucjax.networks.resnet import ResNet18
 from ucjax.victims.models.vgg import VGG6
 from ucjax.victims.models.vit import ViT
 from ucjax.victims.recipes import cutout, mixup
