@@ -3,14 +3,18 @@
 import dataclasses
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
 from ucjax import config, names
 from ucjax.clusters.kmeans import Clusters
 from ucjax.data.images import ImageSet
+from ucjax.networks.resnet import BatchNorm
 from ucjax.protections import table
 from ucjax.protections.contract import Given
+from ucjax.protections.crafting import Network
+from ucjax.runtime.parallel import AXIS
 from ucjax.runtime.progress import MetricsFile
 from ucjax.surrogates import Preprocessing, Surrogate
 
@@ -49,6 +53,37 @@ def surrogate(side, head=True):
 
     plain = Preprocessing((0, 0, 0), (1, 1, 1))
     return Headed(embed, weights, side, plain, "mean", "none", logits if head else None)
+
+
+class Tiny(nn.Module):
+    """A network that compiles in a second."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.relu(nn.Conv(8, (4, 4), (4, 4), use_bias=False, name="conv")(x))
+        return nn.Dense(self.classes, name="fc")(x.mean((1, 2)))
+
+
+class TinyNormed(nn.Module):
+    """The same with running statistics."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Conv(8, (4, 4), (4, 4), use_bias=False, name="conv")(x)
+        x = nn.relu(BatchNorm(AXIS, name="bn")(x, train))
+        return nn.Dense(self.classes, name="fc")(x.mean((1, 2)))
+
+
+def tiny_normed(classes, crop, width):
+    return Network(TinyNormed(classes))
+
+
+def tiny_network(classes, crop, width):
+    return Network(Tiny(classes))
 
 
 def give(row, folder, mesh, *, n=22, side=16, classes=2, **others):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ucjax.data import augment
+from ucjax.errors import UserError
 
 # (key, this device's pixels [b, s, s, 3] of [0, 1]) -> as many, of the same shape.
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
@@ -61,6 +62,17 @@ def strong(strength: float) -> Augmentation:
         return jnp.where((uniform(6) < 0.2 * strength).reshape(b, 1, 1, 1), grey, images)
 
     return apply
+
+
+def strength_of(asked: float, classes: int, *, few: float, many: float) -> float:
+    """Returns the strength asked for; for 0 that of the paper for few (to 10) or many classes.
+
+    Raises:
+      UserError: it is not within 0 to 1.
+    """
+    if not 0 <= asked <= 1:
+        raise UserError(f"strength of a row is {asked:g}: give 0 (automatic) to 1")
+    return asked or (few if classes <= 10 else many)
 
 
 def resample(

@@ -20,7 +20,9 @@ from ucjax.data import augment
 from ucjax.data.feed import Feed
 from ucjax.errors import UserError
 from ucjax.protections import int8
+from ucjax.protections.augmentations import Augmentation
 from ucjax.protections.contract import Given
+from ucjax.protections.crafting import Network, State, cross_entropy
 from ucjax.runtime import parallel
 from ucjax.runtime.parallel import REPLICATED, SHARDED
 from ucjax.surrogates.features import step_size
@@ -112,19 +114,22 @@ def make_pgd(loss: Loss, attack: Attack, mesh: Mesh) -> Callable[..., tuple[jax.
     def pgd(
         params: Any, crops: jax.Array, noise: jax.Array, labels: jax.Array, numbers: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        key = jax.random.key(0)
-        for number in numbers:
-            key = jax.random.fold_in(key, number)
-        pixels = augment.to_float(crops)
-        found, losses = descend(
-            loss, attack, params, pixels, noise.astype(jnp.float32) / 255, labels, key
-        )
+        pixels, begun = augment.to_float(crops), noise.astype(jnp.float32) / 255
+        found, losses = descend(loss, attack, params, pixels, begun, labels, key_of(numbers))
         return jnp.rint(255 * found).astype(jnp.int8), losses
 
     return parallel.pmap(
         pgd, mesh=mesh, in_specs=(REPLICATED, SHARDED, SHARDED, SHARDED, REPLICATED),
         out_specs=SHARDED,
     )  # fmt: skip
+
+
+def key_of(numbers: jax.Array) -> jax.Array:
+    """Returns the key of a few numbers, uint32 `[k]`, the first being a seed."""
+    key = jax.random.key(numbers[0])
+    for number in numbers[1:]:
+        key = jax.random.fold_in(key, number)
+    return key
 
 
 def craft(
@@ -184,3 +189,20 @@ def _check(losses: np.ndarray, given: Given) -> None:
             f"the loss of {int((~np.isfinite(losses)).sum())} of {len(losses)} images of "
             f"{given.folder.name} is not finite: its network diverged, so give another width"
         )
+
+
+def frozen(state: State) -> tuple[Any, Any]:
+    """Returns what `loss_of` takes of a network: its weights and running statistics."""
+    return state.params, state.stats
+
+
+def loss_of(network: Network, augmentation: Augmentation, sign: float = 1.0) -> Loss:
+    """Returns the cross-entropy of augmented noisy images, by running statistics, times `sign`."""
+
+    def loss(
+        params: Any, crops: jax.Array, noise: jax.Array, own: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        pixels = augmentation(key, crops + noise)
+        return jnp.float32(sign) * cross_entropy(network.logits(*params, pixels), own)
+
+    return loss

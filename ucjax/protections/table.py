@@ -13,7 +13,7 @@ from ucjax import config as settings
 from ucjax import names
 from ucjax.errors import UserError
 from ucjax.names import Name
-from ucjax.protections import controls, gratings, lsp, pil
+from ucjax.protections import aap, controls, em_frozen, gratings, lsp, pil, tap
 from ucjax.protections.contract import Protection
 from ucjax.protections.uc import fit as uc
 from ucjax.runtime import workdir
@@ -67,6 +67,24 @@ PROTECTIONS: dict[str, Protection] = {
         pil.fit,
         (*_CLUSTERS, "eps"),
         pil.OPTIONS,
+    ),
+    "em_frozen": Protection(
+        "baseline: noise that assures (direction=up: misleads) the surrogate's own classifier",
+        em_frozen.fit,
+        ("surrogate", "weights", "eps"),
+        em_frozen.OPTIONS,
+    ),
+    "tap": Protection(
+        "baseline: adversarial examples of the next class, against its own ResNet-18 (AdvPoison)",
+        tap.fit,
+        (*_CLUSTERS, "eps"),
+        tap.OPTIONS,
+    ),
+    "aap": Protection(
+        "baseline: as tap, through the augmentations of contrastive learning (AAP)",
+        aap.fit,
+        (*_CLUSTERS, "eps"),
+        aap.OPTIONS,
     ),
     "folder": Protection(
         "files that anybody protected", None, options={"label": ""}, drawn=False, value="PATH"
