@@ -18,6 +18,7 @@ LAYERS = [
     "runtime.*",
     "ops.*",
     "data.*",
+    "networks.*",
     "surrogates.*",
     "clusters.*",
     "protections.*",

@@ -109,7 +109,7 @@ def main():
     import jax.numpy as jnp
     from flax.traverse_util import flatten_dict, unflatten_dict
 
-    from ucjax.victims.models.resnet import ResNet18
+    from ucjax.networks.resnet import ResNet18
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--width", type=int, default=WIDTH)

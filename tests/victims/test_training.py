@@ -6,12 +6,12 @@ import pytest
 
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
+from ucjax.networks.resnet import ResNet18
 from ucjax.runtime import checkpoint, parallel
 from ucjax.runtime.progress import MetricsFile
 from ucjax.victims import step as victim_step
 from ucjax.victims import training as victim_train
 from ucjax.victims.contract import VictimSpec
-from ucjax.victims.models.resnet import ResNet18
 
 SPEC = VictimSpec(
     model="resnet18", recipes=(), width=4, epochs=3, batch_size=16, optimizer="sgd",

@@ -7,9 +7,9 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from golden import make_resnet18 as golden
 
+from ucjax.networks import resnet
 from ucjax.ops.pooling import max_pool
 from ucjax.runtime import parallel
-from ucjax.victims.models import resnet
 
 
 def variable_shapes(net, images):

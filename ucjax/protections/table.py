@@ -13,7 +13,7 @@ from ucjax import config as settings
 from ucjax import names
 from ucjax.errors import UserError
 from ucjax.names import Name
-from ucjax.protections import controls, gratings
+from ucjax.protections import aap, aue, controls, em, em_frozen, gratings, lsp, pil, tap
 from ucjax.protections.contract import Protection
 from ucjax.protections.uc import fit as uc
 from ucjax.runtime import workdir
@@ -55,6 +55,54 @@ PROTECTIONS: dict[str, Protection] = {
         gratings.fit,
         (*_CLUSTERS, "eps"),
         gratings.OPTIONS,
+    ),
+    "lsp": Protection(
+        "baseline: linearly separable patches of each image's class, no network (SynPer)",
+        lsp.fit,
+        (*_CLUSTERS, "eps"),
+        lsp.OPTIONS,
+    ),
+    "pil": Protection(
+        "baseline: noise that turns a linear model of pixels to each image's class (PIL)",
+        pil.fit,
+        (*_CLUSTERS, "eps"),
+        pil.OPTIONS,
+    ),
+    "em": Protection(
+        "baseline: noise that leaves a network nothing to learn, trained in turn with it (EMinN)",
+        em.fit,
+        (*_CLUSTERS, "eps"),
+        em.OPTIONS,
+    ),
+    "emax": Protection(
+        "baseline: noise that raises the loss of a network trained on clean images (EMaxN)",
+        em.fit_max,
+        (*_CLUSTERS, "eps"),
+        em.OPTIONS_MAX,
+    ),
+    "em_frozen": Protection(
+        "baseline: noise that assures (direction=up: misleads) the surrogate's own classifier",
+        em_frozen.fit,
+        ("surrogate", "weights", "eps"),
+        em_frozen.OPTIONS,
+    ),
+    "tap": Protection(
+        "baseline: adversarial examples of the next class, against its own ResNet-18 (AdvPoison)",
+        tap.fit,
+        (*_CLUSTERS, "eps"),
+        tap.OPTIONS,
+    ),
+    "aue": Protection(
+        "baseline: as em, through the augmentations of contrastive learning (AUE)",
+        aue.fit,
+        (*_CLUSTERS, "eps"),
+        aue.OPTIONS,
+    ),
+    "aap": Protection(
+        "baseline: as tap, through the augmentations of contrastive learning (AAP)",
+        aap.fit,
+        (*_CLUSTERS, "eps"),
+        aap.OPTIONS,
     ),
     "folder": Protection(
         "files that anybody protected", None, options={"label": ""}, drawn=False, value="PATH"

@@ -25,6 +25,7 @@ from ucjax.data.decode import decode
 from ucjax.data.images import Item
 from ucjax.errors import UserError
 from ucjax.names import Name
+from ucjax.networks.resnet import ResNet18
 from ucjax.runtime import parallel
 from ucjax.victims import attacks, labels, treatments
 from ucjax.victims.contract import (
@@ -42,7 +43,6 @@ from ucjax.victims.models import lite0
 from ucjax.victims.models.efficientnet import EfficientNet, Style
 from ucjax.victims.models.linear import Linear
 from ucjax.victims.models.regnet import RegNet
-from ucjax.victims.models.resnet import ResNet18
 from ucjax.victims.models.resnet50 import ResNet50
 from ucjax.victims.models.vgg import VGG6
 from ucjax.victims.models.vit import ViT

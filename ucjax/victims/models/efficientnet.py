@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ucjax.networks.resnet import BatchNorm
 from ucjax.ops import convolution
 from ucjax.victims.models.dropout import Dropout
-from ucjax.victims.models.resnet import BatchNorm
 
 # Expansion, kernel, stride of the first block, output channels and repeats of each stage.
 Stage = tuple[int, int, int, int, int]

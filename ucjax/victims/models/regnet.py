@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ucjax.victims.models.resnet import BatchNorm, Conv
+from ucjax.networks.resnet import BatchNorm, Conv
 
 _STEM = 32
 # torch's fan_out counts the channels of all groups, as flax's does.

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ucjax.networks.resnet import BatchNorm, Conv
 from ucjax.ops.pooling import max_pool
-from ucjax.victims.models.resnet import BatchNorm, Conv
 
 
 class VGG6(nn.Module):

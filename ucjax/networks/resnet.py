@@ -101,18 +101,22 @@ class ResNet18(nn.Module):
       num_classes: Number of logits.
       width: Channels of the stem and the first stage; 64 is the published network.
       axis_name: Mapped axis over which BatchNorm's statistics are averaged; None for none.
+      small: Whether the stem is that for images of 32 pixels: 3x3, neither stride nor pooling.
     """
 
     num_classes: int
     width: int = 64
     axis_name: str | None = None
+    small: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Returns logits `[b, num_classes]` of normalized images `[b, h, w, 3]`."""
-        x = Conv(self.width, 7, 2, name="conv1")(x)
+        size, stride = (3, 1) if self.small else (7, 2)
+        x = Conv(self.width, size, stride, name="conv1")(x)
+        x = BatchNorm(self.axis_name, name="bn1")(x, train)
         # Pooling before ReLU is the same function, on fewer values afterwards.
-        x = nn.relu(max_pool(BatchNorm(self.axis_name, name="bn1")(x, train)))
+        x = nn.relu(x if self.small else max_pool(x))
         for stage in range(4):
             features = self.width * 2**stage
             for block in range(2):

@@ -1,0 +1,1 @@
+"""Architectures that more than one part of the system trains."""
