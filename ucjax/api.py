@@ -294,8 +294,9 @@ def evaluate(
       UserError: bad input, in one line.
     """
     if isinstance(photos, str | Path) and isinstance(out, str | Path):
-        settings = {key: options.pop(key) for key in list(options) if "__" in key or key == "seeds"}
-        chosen = config.with_settings(config.photos(len(walk(Path(photos)))), settings)
+        chosen = config.photos(len(walk(Path(photos))))
+        keys = [key for key in options if key.partition("__")[0] in chosen]
+        chosen = config.with_settings(chosen, {key: options.pop(key) for key in keys})
         filled = owner_evaluation.evaluate(Path(photos), Path(out), chosen, **options)
         return Comparison(filled.table, verdict.judge(filled.table))
     if isinstance(photos, str | Path) or isinstance(out, str | Path) or labels is None:

@@ -12,6 +12,7 @@ def tiny(folder, **settings):
     c = smoke.get_config()
     c.data.cache = str(folder / "cache")
     c.noise.epochs = 1
+    c.availability = False  # a convolutional network for hundreds of steps
     c.victims = ("linear",)
     c.update_from_flattened_dict({key.replace("__", "."): v for key, v in settings.items()})
     return c

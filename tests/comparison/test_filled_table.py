@@ -13,6 +13,7 @@ from scipy import stats
 
 from ucjax.cli.command import main
 from ucjax.comparison import table
+from ucjax.comparison.availability import Availability
 from ucjax.comparison.table import Entry
 from ucjax.errors import UserError
 
@@ -92,6 +93,12 @@ def test_what_is_written_is_read_back():
     text = json.dumps(found.to_json(), allow_nan=False)
     assert table.parse(json.loads(text)) == found
     assert found.line("clean").psnr_median == math.inf
+    seen = Availability((0.2, 0.7, 0.9), (0.2, 0.3, 0.1), 0.25)
+    lines = (tables.line("clean"), tables.line("uc", availability=seen))
+    found = tables.table(tables.CLEAN, tables.UC, rows=lines)
+    assert table.parse(json.loads(json.dumps(found.to_json()))) == found
+    stated = [row["availability"] for row in csv.DictReader(io.StringIO(found.csv()))]
+    assert stated == ["", "0.4"]
     seeds = {(n, s): tables.victim(0.1) for n in (0, 7) for s in (1, 2)}
     found = tables.table(tables.CLEAN, Entry("uc", tables.COLUMN, seeds))
     assert table.parse(found.to_json()).entry("uc", tables.COLUMN).results.keys() == seeds.keys()

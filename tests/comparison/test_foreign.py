@@ -4,9 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
+from counted import Counted
 from PIL import Image, ImageFilter
 from runs import fill, of_folder, photos
-from small import Counted
 
 from ucjax.comparison import foreign
 from ucjax.errors import UserError

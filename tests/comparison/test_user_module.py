@@ -5,8 +5,8 @@ import sys
 import textwrap
 
 import pytest
+from counted import Counted
 from runs import fill, photos, tiny
-from small import Counted
 
 from ucjax.cli.command import main
 from ucjax.protections.table import PROTECTIONS

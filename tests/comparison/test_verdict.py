@@ -5,6 +5,7 @@ import tables
 from tables import CLEAN, CLUSTER_RANDOM, RANDOM, UC, entry, line, table
 
 from ucjax.comparison import verdict
+from ucjax.comparison.availability import Availability
 
 
 def test_protection_is_claimed_only_beyond_every_control():
@@ -65,8 +66,15 @@ def test_it_cannot_be_told(entries, changes, words):
 
 
 def test_without_victims_or_protections_nothing_is_said():
-    assert verdict.judge(table(entry("clean"), entry("uc"))) == verdict.Verdict(
-        "No victim was trained.", verdict.judge(table(entry("uc"))).meaning, None
+    found = verdict.judge(table(entry("clean"), entry("uc")))
+    assert (found.shown, found.result) == (None, "How early the noise is seen was not measured.")
+    assert found.meaning.startswith("No victim was trained, since the images have no labels")
+    seen = Availability((0.2, 0.755, 0.9), (0.2, 0.3, 0.35), 0.25)
+    lines = [line(label, availability=seen) for label in ("clean", "random", "uc")]
+    found = verdict.judge(table(*(entry(x.label) for x in lines), rows=lines))
+    assert found.result == (
+        "After 100 steps a small network tells the cluster of 76 % of the unseen files of uc, of "
+        "30 % of the clean ones (guessing reaches 25 %)."
     )
     found = verdict.judge(table(CLEAN, RANDOM))
     assert (found.shown, found.result) == (None, "No protection was measured.")

@@ -27,6 +27,7 @@ MOMENTS = [
 def start(folder, compiled):
     command = [sys.executable, "-m", "ucjax.main", "--config=configs/smoke.py"]
     command += [f"--workdir={folder}", f"--config.data.cache={folder / '.cache'}"]
+    command += ["--config.availability=False"]
     environment = os.environ | {"UCJAX_CACHE": str(compiled)}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

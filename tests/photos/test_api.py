@@ -1,8 +1,8 @@
 import numpy as np
 import odd_files
 import pytest
+from counted import Counted
 from pictures import content
-from small import Counted
 
 import ucjax
 from ucjax.errors import UserError
@@ -23,6 +23,7 @@ VICTIM = {
     "victim__epochs": 2,
     "victim__batch_size": 8,
     "seeds": (0,),
+    "availability": False,
     "victims": ("linear",),
 }
 

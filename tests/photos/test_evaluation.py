@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import odd_files
 import pytest
+from counted import Counted
 from PIL import Image
-from small import Counted
 from test_owner import SMALL, state, ucjax
 
 from ucjax.cli import settings
@@ -24,6 +24,7 @@ TINY = [
     "--config.victim.width=4",
     "--config.victim.epochs=2",
     "--config.victim.batch_size=8",
+    "--config.availability=False",
 ]
 FAST = ["--victims", "linear", *TINY]
 ROWS = ["clean", "random", "cluster_random", "protected"]

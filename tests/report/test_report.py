@@ -189,8 +189,8 @@ def test_tables_show_no_spread_for_one_seed_and_no_word_inf():
     assert rows[0] == ("trained on", "resnet18")
     assert rows[1:] == [("clean", "86.0 ± 1.0 (86.0 ± 1.0)"), ("uc", "30.0 (30.0)")]
     clean, ours = tables.facts(table)[1:]
-    assert clean == ("clean", "0.0", "0", "∞", "1.000", "none", "0", "–")
-    assert ours == ("uc", "12.8 = 0.80 eps", "16", "25.3", "0.710", "none", "60", "2.0")
+    assert clean == ("clean", "–", "0.0", "0", "∞", "1.000", "none", "0", "–")
+    assert ours == ("uc", "–", "12.8 = 0.80 eps", "16", "25.3", "0.710", "none", "60", "2.0")
     assert "inf" not in tables.text(table)
 
 

@@ -1,8 +1,0 @@
-import pytest
-import small
-
-
-@pytest.fixture(autouse=True, scope="package")
-def linear():
-    with small.linear():
-        yield
