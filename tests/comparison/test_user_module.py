@@ -7,19 +7,23 @@ import textwrap
 import pytest
 from counted import Counted
 from runs import fill, photos, tiny
+from safetensors.numpy import load_file
 
 from ucjax.cli.command import main
 from ucjax.protections.table import PROTECTIONS
+from ucjax.surrogates import SURROGATES
 from ucjax.victims.table import LABELS, MODELS, RECIPES, TREATMENTS
 
 MODULE = '''
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 from PIL import ImageOps
 
 from ucjax.protections.contract import Protection
 from ucjax.protections.noise import Noise, Pixels
 from ucjax.protections.table import PROTECTIONS
+from ucjax.surrogates import SURROGATES, Preprocessing, Surrogate
 from ucjax.victims.contract import LabelRule, Labels, Model, Recipe, Treatment
 from ucjax.victims.table import LABELS, MODELS, RECIPES, TREATMENTS
 
@@ -61,6 +65,19 @@ def by_brightness(given):
     return Labels(train, test, ("dark", "bright"))
 
 
+def corners(path, image_size, precision):
+    """The pixels of the corners."""
+    def embed(params, images):
+        side = image_size // 4
+        parts = [images[:, :side, :side], images[:, -side:, -side:]]
+        return params["gain"].reshape(1, 1) * jnp.concatenate([x.mean((1, 2)) for x in parts], -1)
+
+    plain = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    weights = {"gain": np.ones(1, np.float32)}
+    return Surrogate(embed, weights, image_size, plain, "corners", "0" * 64)
+
+
+SURROGATES["corners"] = corners
 PROTECTIONS["stripes"] = Protection(
     "every second row darkened", stripes, ("k", "surrogate", "eps"), {"period": 2}
 )
@@ -71,9 +88,9 @@ LABELS["brightness"] = LabelRule("dark or bright", by_brightness)
 '''
 ADDED = {
     "stripes": PROTECTIONS, "pooled": MODELS, "darken": RECIPES, "negative": TREATMENTS,
-    "brightness": LABELS,
+    "brightness": LABELS, "corners": SURROGATES,
 }  # fmt: skip
-ROWS = ("clean", "stripes", "stripes:eps=8:period=5")
+ROWS = ("clean", "stripes", "stripes:eps=8:period=5", "cluster_random:surrogate=corners")
 COLUMNS = ("pooled", "linear+darken", "linear+negative", "linear:labels=brightness")
 
 
@@ -96,7 +113,7 @@ def test_one_of_each_kind_is_measured(module, mesh, tmp_path, monkeypatch):
     assert all(name in table for name, table in ADDED.items())
     assert len(counted.labels) == len(set(counted.labels)) == len(ROWS) * len(COLUMNS)
     assert {(e.label, e.column) for e in table.entries} == {(r, c) for r in ROWS for c in COLUMNS}
-    assert [line.max_delta_255 for line in table.lines] == [0, 16, 8]
+    assert [line.max_delta_255 for line in table.lines] == [0, 16, 8, 16]
     assert table.line("stripes").mean_abs_delta_255 > table.line(ROWS[2]).mean_abs_delta_255 > 0
     assert [c.classes for c in table.columns[:3]] == [table.columns[0].classes] * 3
     assert table.columns[3].classes == ("dark", "bright")
@@ -104,6 +121,8 @@ def test_one_of_each_kind_is_measured(module, mesh, tmp_path, monkeypatch):
     assert len(set(clean)) == len(COLUMNS)
     protector = tmp_path / "work" / "protections" / "stripes-seed0"
     assert (protector / "files" / "manifest.jsonl").is_file()
+    features = [load_file(x) for x in sorted((tmp_path / "work" / "features").iterdir())]
+    assert [x["features"].shape for x in features] == [(24, 6), (24, 48)]  # corners first
     fill(config, tmp_path / "work", mesh)
     assert len(counted.labels) == len(ROWS) * len(COLUMNS)
 
