@@ -45,7 +45,9 @@ ODD = {
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("case", ODD)
 def test_odd_metadata_do_not_lose_the_picture(case, form):
-    data = containers.encoded(odd_files.photo(), "JPEG" if "resolution" in case else "WEBP", **ODD[case])
+    data = containers.encoded(
+        odd_files.photo(), "JPEG" if "resolution" in case else "WEBP", **ODD[case]
+    )
     copy = picture.write(picture.read(data), Encoding(form))
     assert picture.read(copy).pixels.shape == (40, 48, 3)
     assert len(copy) < len(data) + 20_000
