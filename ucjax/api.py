@@ -17,7 +17,7 @@ from ucjax import config
 from ucjax.comparison import run, verdict
 from ucjax.comparison.table import Table
 from ucjax.comparison.verdict import Verdict
-from ucjax.data.decode import decode
+from ucjax.data.decode import decode, open_file
 from ucjax.data.folder import walk
 from ucjax.errors import UserError
 from ucjax.files import manifest as protected
@@ -325,5 +325,5 @@ def _write(pictures: Pictures, root: Path, labels: Sequence[int] | None = None) 
 
 
 def _read(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
+    with open_file(path) as image:
         return np.asarray(decode(image))

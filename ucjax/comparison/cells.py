@@ -93,7 +93,7 @@ def parse(cell: Any, key: str, path: Path) -> VictimResult:
         if cell["key"] != key:
             raise ValueError("it is another cell")
         return parse_result(cell["result"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{path} is no cell of this victim ({reason}): delete it") from error
 

@@ -6,6 +6,7 @@ files are choices of rows and columns.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from ucjax.names import Name
 from ucjax.protections import table as protections
 from ucjax.protections.uc import perturbation
 from ucjax.protections.uc.perturbation import NoiseSpec
-from ucjax.runtime import checkpoint, parallel, workdir
+from ucjax.runtime import checkpoint, disk, parallel, workdir
 from ucjax.runtime.progress import MetricsFile, Progress, say
 from ucjax.victims import table as victims
 from ucjax.victims import together, training
@@ -81,6 +82,7 @@ def check(config: ConfigDict, mesh: Mesh) -> Plan:
     for kind, listed in (("protections", found), ("victims", asked)):
         if twice := [str(name) for name in listed if listed.count(name) > 1]:
             raise UserError(f"config.{kind} names {twice[0]!r} twice")
+    _check_seeds(config)
     for name in found:
         own, _ = protections.resolve(name, config)
         if "epochs" in protections.find(name).shared:
@@ -103,6 +105,14 @@ def _check_labels(found: Sequence[Name]) -> None:
         if label in others or taken:
             whose = "another row is" if label in others else "a protection is"
             raise UserError(f"row {str(name)!r} is called {label!r}, as {whose}: give it a label")
+
+
+def _check_seeds(config: ConfigDict) -> None:
+    for key in ("seed", "noise_seeds", "seeds"):
+        given = config[key]
+        for seed in given if isinstance(given, tuple) else (given,):
+            if not 0 <= seed < 2**31:
+                raise UserError(f"config.{key} holds {seed}: seeds go from 0 to {2**31 - 1}")
 
 
 def _check_geometry(config: ConfigDict, columns: Sequence[Victim]) -> None:
@@ -154,6 +164,22 @@ def run(
     """
     mesh = mesh or parallel.make_mesh()
     plan = check(config, mesh)
+    # One run at a time writes to a folder; of a run, its first process.
+    with disk.held(folder) if parallel.is_main() else contextlib.nullcontext():
+        return _run(config, folder, command, mesh, plan, reuse, known, wanted, progress)
+
+
+def _run(
+    config: ConfigDict,
+    folder: Path,
+    command: Sequence[str],
+    mesh: Mesh,
+    plan: Plan,
+    reuse: Sequence[Path],
+    known: Known | None,
+    wanted: Callable[[Name, Victim], bool],
+    progress: Callable[..., Progress],
+) -> Filled:
     workdir.claim(folder, config)
     environment = workdir.record_environment(folder, command, mesh)
     place = _ground(config, folder, mesh, plan, known, progress)

@@ -38,12 +38,13 @@ def claim(folder: Path, also: Sequence[str] = ()) -> None:
             raise UserError(f"{folder / name} is a link: choose a folder without one")
     if is_ours(folder):
         return
-    for name in (*names, MARK):
-        if (folder / name).exists() and (name != MARK or not _is_torn(folder / name)):
-            raise UserError(
-                f"{folder} holds {name}, which ucjax did not write: choose another folder for the "
-                "copies, or move it away"
-            )
+    if not _is_torn(folder / MARK):
+        for name in (MARK, *names):
+            if (folder / name).exists():
+                raise UserError(
+                    f"{folder} holds {name}, which ucjax did not write: choose another folder for "
+                    "the copies, or move it away"
+                )
     remember(folder, "")
 
 

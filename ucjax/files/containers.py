@@ -114,14 +114,20 @@ def _strange_jpeg(data: bytes) -> Iterator[str]:
         elif marker in _JPEG_APPLICATIONS:
             if not content.startswith(_JPEG_APPLICATIONS[marker]):
                 frames = content.startswith(b"MPF\0")
-                yield _FRAMES if frames else f"a segment APP{marker - 0xE0}"
+                yield _FRAMES if frames else _segment(marker)
             elif marker == 0xE0 and len(content) > 14:
                 yield "a thumbnail"
             elif marker == 0xEE and len(content) > 12:
                 yield "a segment APP14"
         elif marker not in _JPEG_TABLES:
-            yield "a comment" if marker == 0xFE else f"a segment {marker:02X}"
+            yield _segment(marker)
     yield from _after(data, place)
+
+
+def _segment(marker: int) -> str:
+    if marker == 0xFE:
+        return "a comment"
+    return f"a segment APP{marker - 0xE0}" if 0xE0 <= marker <= 0xEF else f"a segment {marker:02X}"
 
 
 def _end_of_scan(data: bytes, place: int) -> int:

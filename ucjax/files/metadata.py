@@ -21,6 +21,8 @@ Base, GPS = ExifTags.Base, ExifTags.GPS
 KEEPABLE = ("camera", "gps")
 # No picture fits into a text that is so short, and no rights statement needs a longer one.
 LONGEST_TEXT = 2000
+# Longer than any word or address, and shorter than a picture spelt in letters.
+_LONGEST_WORD = 200
 
 _MAIN = {Base.ImageDescription, Base.DateTime, Base.Artist, Base.Copyright}
 _CAPTURE = {
@@ -167,10 +169,16 @@ def _text(data: bytes) -> Any:
         text, encoding = data.decode("utf-8"), "utf-8"
     except UnicodeDecodeError:
         text, encoding = data.decode("latin-1"), "latin-1"
-    text = "".join(c if c.isprintable() else " " for c in text)[:LONGEST_TEXT].strip()
+    text = _readable(text)
     # Pillow would write text as ASCII: a copyright sign would become "?". Bytes only for such
     # text, since it gives up knowing the type of bytes in the capture block.
     return (text if text.isascii() else text.encode(encoding)) or None
+
+
+def _readable(text: str) -> str:
+    """Returns one line of a text, cut; nothing if it is none that anybody could read."""
+    text = "".join(c if c.isprintable() else " " for c in text)[:LONGEST_TEXT].strip()
+    return "" if any(len(word) > _LONGEST_WORD for word in text.split(" ")) else text
 
 
 def rights(image: Image.Image) -> dict[str, str]:
@@ -195,8 +203,7 @@ def _rights_in(root: ElementTree.Element) -> Iterator[tuple[str, str]]:
                 texts = [description.get(key) or ""]
                 texts += [t for found in description.findall(key) for t in found.itertext()]
                 text = "; ".join(filter(None, (" ".join(t.split()) for t in texts)))
-                text = "".join(c for c in text if c.isprintable())[:LONGEST_TEXT].strip()
-                if text:
+                if text := _readable(text):
                     yield f"{prefix}:{name}", text
 
 

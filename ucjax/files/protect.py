@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import UnidentifiedImageError
 
 from ucjax.data import decode
 from ucjax.data.images import ImageSet, Progress
@@ -199,12 +200,15 @@ def _center_crop(clean: Picture, short_side: int, crop: int) -> np.ndarray:
 def _read_file(path: Path, keep: Collection[str] = ()) -> Source:
     try:
         data, status = decode.read_file(path)
+    except UnidentifiedImageError as error:  # which Pillow counts as an error of the system
+        raise UnreadableError("not a picture, or of a kind that is not read") from error
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error
     except decode.RefusedError as error:
         raise UnreadableError(str(error)) from error
     except Exception as error:  # the header of a giant
-        raise UnreadableError("not a picture, or of a kind that is not read") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableError(f"damaged ({reason})") from error
     return Source(
         sha256(data),
         len(data),

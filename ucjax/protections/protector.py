@@ -23,13 +23,15 @@ from safetensors.numpy import save as dump_safetensors
 from ucjax.errors import UserError
 from ucjax.protections.noise import Noise, Patterns, Pixels
 from ucjax.protections.waves import Gratings
-from ucjax.runtime import checkpoint
+from ucjax.runtime import checkpoint, disk
 from ucjax.surrogates import Surrogate
 
 FORMAT = 3
 TENSORS, DESCRIPTION = "protector.safetensors", "protector.json"
 # For noise of exactly eps, held in float32.
 _SLACK = 1e-6
+# Pictures are resized to this short side, whatever else a stranger asks for.
+_LONGEST_SIDE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,14 +157,14 @@ def load(folder: Path) -> Protector:
     """
     described = _read_description(folder / DESCRIPTION)
     try:
-        tensors = (folder / TENSORS).read_bytes()
+        tensors = disk.read_regular(folder / TENSORS)
     except OSError as error:
         raise UserError(f"cannot read {folder / TENSORS}: {error.strerror}") from error
     found = hashlib.sha256(tensors).hexdigest()
-    if found != described["tensors_sha256"]:
+    if found != described.get("tensors_sha256"):
         raise UserError(
             f"{folder / TENSORS} has sha256 {found[:12]}…, {DESCRIPTION} says "
-            f"{str(described['tensors_sha256'])[:12]}…: fetch both again, or train again"
+            f"{str(described.get('tensors_sha256'))[:12]}…: fetch both again, or train again"
         )
     try:
         arrays = parse_safetensors(tensors)
@@ -170,7 +172,7 @@ def load(folder: Path) -> Protector:
         values |= {key: tuple(float(x) for x in values[key]) for key in ("mean", "std")}
         protector = _restored(str(described["kind"]), arrays, values)
         fault = _fault(protector)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{folder} holds no protector ({reason}): fetch it again") from error
     if fault:
@@ -203,9 +205,11 @@ def _restored(kind: str, arrays: dict[str, np.ndarray], values: dict[str, Any]) 
 
 def _read_description(path: Path) -> dict[str, Any]:
     try:
-        described = checkpoint.read_json(path)
+        described = json.loads(disk.read_regular(path))
     except OSError as error:
         raise UserError(f"no protector at {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): fetch it again, or train again") from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise UserError(f"{path} is no protector of format {FORMAT}: train again, or fetch another")
     if described.pop("sha256", None) != _seal(described):
@@ -220,6 +224,14 @@ def _seal(described: dict[str, Any]) -> str:
 def _fault(protector: Protector) -> str:
     """Returns what is wrong with the protector, in words, or nothing."""
     centers = protector.centers
+    for key in ("epsilon_255", "short_side", "crop", "grain", "seed"):
+        if type(value := getattr(protector, key)) is not int:
+            return f"{key} is {value!r}, no whole number"
+    for key in ("surrogate_name", "surrogate_path", "surrogate_id", "surrogate_sha256"):
+        if not isinstance(value := getattr(protector, key), str):
+            return f"{key} is {value!r}, no text"
+    if protector.short_side > _LONGEST_SIDE:
+        return f"short side {protector.short_side} is over {_LONGEST_SIDE}"
     if (protector.noise is None) == (protector.gratings is None):
         return "it has both noise and gratings, or neither"
     if centers.dtype != np.float32 or centers.ndim != 2:
