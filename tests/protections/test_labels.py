@@ -38,7 +38,7 @@ def test_labels_that_are_not_there(tmp_path, mesh):
     headless = give(
         "lsp:labels=surrogate", tmp_path, mesh, surrogate=lambda: surrogate(16, head=False)
     )
-    with pytest.raises(UserError, match="surrogate mean has no head"):
+    with pytest.raises(UserError, match="surrogate mean has no ImageNet classifier"):
         labels_of(headless)
     with pytest.raises(UserError, match="unknown labels of a row 'clusters'"):
         labels_of(give("lsp:labels=clusters", tmp_path, mesh))

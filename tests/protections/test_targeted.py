@@ -43,7 +43,7 @@ def test_em_frozen_moves_the_heads_belief(direction, tmp_path, mesh):
 
 
 def test_em_frozen_needs_a_head(tmp_path, mesh):
-    with pytest.raises(UserError, match="has no head"):
+    with pytest.raises(UserError, match="has no ImageNet classifier"):
         fit("em_frozen", tmp_path, mesh, surrogate=lambda: surrogate(16, head=False))
     with pytest.raises(UserError, match="labels of row em_frozen 'true'"):
         fit("em_frozen:labels=true", tmp_path, mesh)

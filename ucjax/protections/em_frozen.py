@@ -40,7 +40,8 @@ def fit(given: Given) -> Noise:
     )
     if not parallel.agree(path.exists()):
         own = labels.predictions(given)
-        head: Any = getattr(given.surrogate(), "logits")  # noqa: B009
+        head = given.surrogate().logits
+        assert head is not None, "it gave the labels"
 
         def loss(
             params: Any, crops: jax.Array, noise: jax.Array, own: jax.Array, key: jax.Array

@@ -6,14 +6,12 @@ classes; that the two differ is what the paper finds fault with.
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from ucjax import names
 from ucjax.errors import UserError
 from ucjax.protections.contract import Given
-from ucjax.surrogates.features import features
+from ucjax.surrogates import features
 
 # "true": the victim's own | "surrogate": its head's choice | "cluster": what uc knows
 SOURCES = ("true", "surrogate", "cluster")
@@ -52,15 +50,8 @@ def predictions(given: Given) -> np.ndarray:
     Raises:
       UserError: the surrogate has no head.
     """
-    surrogate, config = given.surrogate(), given.config
-    head = getattr(surrogate, "logits", None)
-    if head is None:
-        raise UserError(
-            f"surrogate {surrogate.id} has no head: use labels=cluster, or surrogate rn50 or "
-            "efficientnet_lite0"
-        )
-    logits = features(
-        dataclasses.replace(surrogate, embed=head), given.images, size=config.data.crop,
-        mesh=given.mesh, batch_size=config.surrogate.batch_size,
+    config = given.config
+    return features.predictions(
+        given.surrogate(), given.images, size=config.data.crop, mesh=given.mesh,
+        batch_size=config.surrogate.batch_size, progress=given.progress,
     )  # fmt: skip
-    return logits.argmax(axis=1).astype(np.int32)

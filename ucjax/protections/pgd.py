@@ -202,7 +202,8 @@ def loss_of(network: Network, augmentation: Augmentation, sign: float = 1.0) -> 
     def loss(
         params: Any, crops: jax.Array, noise: jax.Array, own: jax.Array, key: jax.Array
     ) -> jax.Array:
+        weights, stats = params
         pixels = augmentation(key, crops + noise)
-        return jnp.float32(sign) * cross_entropy(network.logits(*params, pixels), own)
+        return jnp.float32(sign) * cross_entropy(network.logits(weights, stats, pixels), own)
 
     return loss

@@ -241,7 +241,8 @@ def _make_wrong(network: Network, mesh: Mesh) -> Callable[..., jax.Array]:
     def wrong(
         params: Any, crops: jax.Array, noise: jax.Array, labels: jax.Array, mask: jax.Array
     ) -> jax.Array:
-        logits = network.logits(*params, crafting.noisy(crops, noise))
+        weights, stats = params
+        logits = network.logits(weights, stats, crafting.noisy(crops, noise))
         return lax.psum(((logits.argmax(1) != labels) * mask).sum(), AXIS)
 
     return parallel.pmap(

@@ -13,7 +13,18 @@ from ucjax import config as settings
 from ucjax import names
 from ucjax.errors import UserError
 from ucjax.names import Name
-from ucjax.protections import aap, aue, controls, em, em_frozen, gratings, lsp, pil, tap
+from ucjax.protections import (
+    aap,
+    aue,
+    controls,
+    deepconfuse,
+    em,
+    em_frozen,
+    gratings,
+    lsp,
+    pil,
+    tap,
+)
 from ucjax.protections.contract import Protection
 from ucjax.protections.uc import fit as uc
 from ucjax.runtime import workdir
@@ -103,6 +114,13 @@ PROTECTIONS: dict[str, Protection] = {
         aap.fit,
         (*_CLUSTERS, "eps"),
         aap.OPTIONS,
+    ),
+    "deepconfuse": Protection(
+        "baseline: a generator trained against 30 classifiers of 5 epochs, where the paper has "
+        "1000 of 20 (DeepConfuse)",
+        deepconfuse.fit,
+        (*_CLUSTERS, "eps"),
+        deepconfuse.OPTIONS,
     ),
     "folder": Protection(
         "files that anybody protected", None, options={"label": ""}, drawn=False, value="PATH"
