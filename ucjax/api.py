@@ -28,7 +28,7 @@ from ucjax.names import Name
 from ucjax.photos import evaluate as owner_evaluation
 from ucjax.photos import protect as owner
 from ucjax.photos.protect import Protection
-from ucjax.protections import protector
+from ucjax.protections import protector as protectors
 from ucjax.protections.protector import Protector
 from ucjax.report import tables
 
@@ -49,7 +49,7 @@ def protect(
     photos: str | Path,
     out: str | Path,
     *,
-    published: str | Path | Protector | None = None,
+    protector: str | Path | Protector | None = None,
     protection: str = "uc",
     format: str = "png",
     keep_metadata: Sequence[str] = (),
@@ -64,7 +64,7 @@ def protect(
     photos: Pictures,
     out: None = None,
     *,
-    published: str | Path | Protector | None = None,
+    protector: str | Path | Protector | None = None,
     protection: str = "uc",
     threads: int | None = None,
     **settings: Any,
@@ -75,7 +75,7 @@ def protect(
     photos: str | Path | Pictures,
     out: str | Path | None = None,
     *,
-    published: str | Path | Protector | None = None,
+    protector: str | Path | Protector | None = None,
     protection: str = "uc",
     format: str = "png",
     keep_metadata: Sequence[str] = (),
@@ -88,7 +88,7 @@ def protect(
     Args:
       photos: a folder, or uint8 `[n, h, w, 3]`, or a sequence of uint8 `[h, w, 3]`.
       out: a folder for the copies of a folder's photos.
-      published: a protector or its folder; None learns one from these photos.
+      protector: the noise to use, as returned or its folder; None learns one from these photos.
       protection: the row of the table to learn, one noise per cluster.
       format: "png", "webp" or "jpeg" (see `picture.Encoding`).
       keep_metadata: what to keep beyond rights, descriptions and dates: "camera", "gps".
@@ -100,11 +100,11 @@ def protect(
       UserError: bad input, in one line.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        if isinstance(published, Protector):
-            protector.save(published, Path(scratch) / "protector")
-            published = Path(scratch) / "protector"
+        if isinstance(protector, Protector):
+            protectors.save(protector, Path(scratch) / "protector")
+            protector = Path(scratch) / "protector"
         options: dict[str, Any] = {
-            "published": None if published is None else Path(published),
+            "published": None if protector is None else Path(protector),
             "protection": protection,
             "threads": threads,
         }

@@ -120,7 +120,7 @@ def test_inertia_never_rises_and_is_what_it_says(mesh):
         assert run.inertia == pytest.approx(inertia(x, run), rel=1e-5)
 
 
-def test_a_fixed_point_has_centres_that_are_means_and_nearest(mesh):
+def test_a_fixed_point_has_centers_that_are_means_and_nearest(mesh):
     x = blobs()
     found = kmeans.fit(x, 5, seed=0, mesh=mesh, tolerance=0)
     for i, center in enumerate(found.centers):
@@ -190,7 +190,7 @@ def test_rows_that_are_skipped_would_have_stayed(mesh, scale):
         np.testing.assert_array_equal(found.assignment, oracle)
 
 
-def test_no_move_of_the_centres_within_the_gap_changes_a_label():
+def test_no_move_of_the_centers_within_the_gap_changes_a_label():
     x, rng = blobs(), np.random.default_rng(5)
     centers = blobs(n=5, seed=3)
     labels, gaps = map(np.asarray, lloyd._nearest(x, np.square(x).sum(axis=1), centers))
@@ -235,7 +235,7 @@ def test_leaves_its_input_alone(mesh):
 
 
 @pytest.mark.parametrize("n", [1, 203, 1300])
-def test_assign_is_the_nearest_centre(n):
+def test_assign_is_the_nearest_center(n):
     x, centers = blobs(n=n) + 1000, blobs(n=7, seed=3) + 1000
     distances = np.square(x.astype(np.float64)[:, None] - centers.astype(np.float64)[None]).sum(2)
     found = kmeans.assign(x, centers)

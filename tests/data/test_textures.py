@@ -59,7 +59,7 @@ def test_a_linear_model_on_pixels_fails(sets):
     assert score(RidgeClassifier(100), lambda x: x.reshape(len(x), -1) / 255, sets) < 0.35
 
 
-def test_colours_tell_nothing(sets):
+def test_colors_tell_nothing(sets):
     forest = RandomForestClassifier(100, random_state=0)
     assert score(forest, lambda x: x.mean((1, 2)), sets) < 0.25
 

@@ -8,7 +8,7 @@ from loaders import READERS, check, expected, protect, read_hf, reencode, write_
 from pictures import content
 
 from ucjax.errors import UserError
-from ucjax.exports import TARGETS, published
+from ucjax.exports import TARGETS, protected_files
 from ucjax.exports.export import export
 from ucjax.files.manifest import read_manifest
 
@@ -62,8 +62,8 @@ def test_other_formats_keep_their_bytes(target, suffix, out, tmp_path):
 @pytest.mark.parametrize("target", ["hf", "tfds", "webdataset"])
 def test_shards_hold_the_same_rows(target, out, tmp_path, monkeypatch):
     sizes = [len(row.data) for row in expected(out)]
-    monkeypatch.setattr(published, "SHARD_BYTES", max(sizes) + min(sizes))
-    counts = published.load(out).shards()
+    monkeypatch.setattr(protected_files, "SHARD_BYTES", max(sizes) + min(sizes))
+    counts = protected_files.load(out).shards()
     assert sum(counts) == 5
     assert 1 < len(counts) < 5
     ends = [0, *itertools.accumulate(counts)]

@@ -96,7 +96,7 @@ def test_what_is_seen_agrees_with_scikit_image(shape, amount):
     assert screen == (measured.ssim_luma, measured.delta_e_mean, measured.delta_e_p95)
 
 
-def test_a_change_without_luminance_is_seen_as_colour_only():
+def test_a_change_without_luminance_is_seen_as_color_only():
     clean, _ = pair((80, 80), 0)
     clean = clean // 2 + 64
     rows = (np.arange(80) // 2 % 2 * 2 - 1)[:, None, None]
@@ -124,7 +124,7 @@ def test_on_a_screen_fine_patterns_of_large_pictures_fade():
     assert measured.delta_e_p95_screen == pytest.approx(np.percentile(differences, 95), rel=0.05)
 
 
-def test_colour_differences_are_those_of_scikit_image():
+def test_color_differences_are_those_of_scikit_image():
     rng = np.random.default_rng(0)
     first = rng.integers(0, 256, (20_000, 3), dtype=np.uint8)
     near = np.clip(first + rng.integers(-16, 17, first.shape), 0, 255).astype(np.uint8)
@@ -140,7 +140,7 @@ def test_colour_differences_are_those_of_scikit_image():
     assert ciede2000(first[:0], second[:0]).shape == (0,)
 
 
-def test_colour_differences_of_the_published_examples():
+def test_color_differences_of_the_published_examples():
     """Sharma, Wu and Dalal 2005, table 1: pairs 1, 7, 17, 25, 34, by way of CIELAB."""
     pairs = np.array([
         [50, 2.6772, -79.7751, 50, 0, -82.7485, 2.0425],

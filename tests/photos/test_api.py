@@ -44,7 +44,7 @@ def test_arrays_in_arrays_out(done):
     assert (found.files, found.failures, found.max_delta_255) == (12, (), 16)
     assert done.protector.noise.shape == (3, 32, 32, 3)
     assert done.clusters.shape == (12,)
-    again = ucjax.protect(clean[3:5], published=done.protector)
+    again = ucjax.protect(clean[3:5], protector=done.protector)
     for ours, before in zip(again.images, done.images[3:5], strict=True):
         np.testing.assert_array_equal(ours, before)
     np.testing.assert_array_equal(again.clusters, done.clusters[3:5])
@@ -57,11 +57,11 @@ def test_folders_are_the_command_s(done, tmp_path):
         path = tmp_path / "photos" / f"{number % 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         odd_files.Image.fromarray(pixels).save(path)
-    written = ucjax.protect(tmp_path / "photos", tmp_path / "out", published=done.protector)
+    written = ucjax.protect(tmp_path / "photos", tmp_path / "out", protector=done.protector)
     assert written.written.count == 12
     assert ucjax.verify(str(tmp_path / "out"), str(tmp_path / "photos")).failures == ()
     before = content(tmp_path / "out")
-    ucjax.protect(tmp_path / "photos", tmp_path / "out", published=done.protector)
+    ucjax.protect(tmp_path / "photos", tmp_path / "out", protector=done.protector)
     assert content(tmp_path / "out") == before
 
 
@@ -127,7 +127,7 @@ def test_folders_are_evaluated_as_by_the_command(done, tmp_path):
         path = tmp_path / "photos" / f"{number % 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         odd_files.Image.fromarray(pixels).save(path)
-    ucjax.protect(tmp_path / "photos", tmp_path / "out", published=done.protector)
+    ucjax.protect(tmp_path / "photos", tmp_path / "out", protector=done.protector)
     options = {key: value for key, value in VICTIM.items() if key != "victims"}
     found = ucjax.evaluate(
         tmp_path / "photos", tmp_path / "out", rows=("random",), columns=("linear",), **options
@@ -154,7 +154,7 @@ def test_mistakes(done):
         (lambda: ucjax.protect([clean[0] / 255]), "give uint8"),
         (lambda: ucjax.protect(clean, noise__epocs=1), "did you mean 'epochs'"),
         (lambda: ucjax.protect(clean, clusters__k=7), "3 readable photos"),
-        (lambda: ucjax.protect([clean[0][:1], clean[1]], published=done.protector), "image 0 can"),
+        (lambda: ucjax.protect([clean[0][:1], clean[1]], protector=done.protector), "image 0 can"),
         (lambda: ucjax.verify(clean, clean[:2]), "3 protected images, 2 clean ones"),
         (lambda: ucjax.verify(clean, "photos"), "give two of a kind"),
         (lambda: ucjax.evaluate(clean, clean), "give two folders"),

@@ -89,7 +89,7 @@ def test_with_room_it_is_the_wave_of_its_definition(color):
 
 @pytest.mark.parametrize("wave", ["square", "sine"])
 @pytest.mark.parametrize("epsilon_255", EPSILONS)
-def test_colour_stays_colour_where_there_is_no_room(wave, epsilon_255):
+def test_color_stays_color_where_there_is_no_room(wave, epsilon_255):
     pattern = drawn("chroma", 10, epsilon_255, wave)
     for picture, row in itertools.product(pictures(), range(10)):
         luminance = change(pattern, row, picture) @ REC_601
@@ -386,7 +386,7 @@ def test_folders_are_clusters_if_asked(given):
 
 
 @pytest.mark.parametrize("labels", ["clusters", "folders"])
-def test_the_surrogate_chooses_what_leads_to_wrong_centres(labels, given, monkeypatch, one_device):
+def test_the_surrogate_chooses_what_leads_to_wrong_centers(labels, given, monkeypatch, one_device):
     monkeypatch.setattr(gratings, "_CANDIDATES", 12)
     row = f"gratings:assign=surrogate:labels={labels}:color=all:eps=64"
     asked = given(row)

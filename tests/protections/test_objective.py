@@ -94,7 +94,7 @@ def test_kl_tends_to_l2_for_small_features():
 
 
 @pytest.mark.parametrize("distance", ["kl", "cosine", "l2"])
-def test_a_feature_at_its_centre_has_distance_zero(distance):
+def test_a_feature_at_its_center_has_distance_zero(distance):
     x = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
     np.testing.assert_allclose(distances(x, x, distance), 0, atol=1e-6)
     assert (distances(x, -x, distance) > 0.01).all()

@@ -54,7 +54,7 @@ def seen(placed, short_side, size):
 @pytest.mark.parametrize(
     "shape", [(64, 64), (97, 301), (301, 97), (130, 131), (53, 71), (40, 40), (33, 200)]
 )
-def test_noise_reappears_in_the_centre_crop_of_the_resized_image(shape):
+def test_noise_reappears_in_the_center_crop_of_the_resized_image(shape):
     short_side, size = 64, 56
     noise = waves(size)
     _, resized = seen(np.zeros((*shape, 3), np.float32), short_side, size)

@@ -40,10 +40,10 @@ def test_tree_round_trip(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["tree.safetensors"]
 
 
-def test_optimiser_state_round_trip(tmp_path):
+def test_optimizer_state_round_trip(tmp_path):
     # Its empty nodes (clip keeps no state) are not arrays, but belong to the structure.
-    optimiser = optax.chain(optax.clip(1.0), optax.adamw(1e-3), optax.trace(0.9))
-    state = jax.tree.map(np.asarray, optimiser.init({"w": jnp.ones((2, 3))}))
+    optimizer = optax.chain(optax.clip(1.0), optax.adamw(1e-3), optax.trace(0.9))
+    state = jax.tree.map(np.asarray, optimizer.init({"w": jnp.ones((2, 3))}))
     checkpoint.save_tree(tmp_path / "state", state)
     assert_same(checkpoint.load_tree(tmp_path / "state", state), state)
 

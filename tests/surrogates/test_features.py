@@ -51,7 +51,7 @@ def expected(surrogate, image_set):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 6, 13, 100])
-def test_rows_are_those_of_the_centre_crops_in_order(surrogate, image_set, mesh, batch_size):
+def test_rows_are_those_of_the_center_crops_in_order(surrogate, image_set, mesh, batch_size):
     rows = features(surrogate, image_set, size=SIZE, mesh=mesh, batch_size=batch_size)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, expected(surrogate, image_set), rtol=1e-5)

@@ -17,7 +17,7 @@ def test_a_weight_a_pixel_and_class():
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == (8 * 8 * 3 + 1) * 37
 
 
-def test_it_learns_colours_at_its_own_rate(tmp_path, mesh):
+def test_it_learns_colors_at_its_own_rate(tmp_path, mesh):
     defaults = MODELS["linear"].defaults
     spec = dataclasses.replace(SPEC, model="linear", epochs=5, **defaults)
     metrics = MetricsFile(tmp_path / "metrics.jsonl")

@@ -21,7 +21,7 @@ SPEC = VictimSpec(
 COLOURS = np.array([(200, 60, 60), (60, 200, 60), (60, 60, 200)])
 
 
-def coloured(count, seed):
+def colored(count, seed):
     """Noisy images in the colour of their class, 18 wide and 18 to 24 high or the other way."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int32) % 3
@@ -40,7 +40,7 @@ def coloured(count, seed):
     )
 
 
-TRAIN, TEST = coloured(156, seed=0), coloured(13, seed=1)
+TRAIN, TEST = colored(156, seed=0), colored(13, seed=1)
 TOTAL_STEPS = 3 * 10
 
 
@@ -75,7 +75,7 @@ def undisturbed(tmp_path_factory, mesh):
         return run(folder, mesh), folder
 
 
-def test_learns_colours(undisturbed):
+def test_learns_colors(undisturbed):
     result, folder = undisturbed
     assert len(result.curve) == SPEC.epochs
     assert result.last == result.curve[-1].test_accuracy

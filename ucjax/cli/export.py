@@ -1,4 +1,4 @@
-"""`ucjax export`: hands the published files to other ecosystems, byte for byte."""
+"""`ucjax export`: hands the protected files to other ecosystems, byte for byte."""
 
 from __future__ import annotations
 

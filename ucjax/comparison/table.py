@@ -184,10 +184,10 @@ class Table:
 def binomial(accuracy: float, count: int) -> tuple[float, float]:
     """Returns the 95 % interval of an accuracy measured on `count` images (Wilson 1927)."""
     z2 = _Z * _Z
-    centre = (accuracy + z2 / (2 * count)) / (1 + z2 / count)
+    center = (accuracy + z2 / (2 * count)) / (1 + z2 / count)
     spread = accuracy * (1 - accuracy) / count + z2 / (4 * count * count)
     half = _Z / (1 + z2 / count) * math.sqrt(spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def clean_of(table: Table, column: str) -> Entry | None:

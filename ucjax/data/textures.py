@@ -63,9 +63,9 @@ def items(split: str, count: int, size: int, seed: int) -> list[images.Item]:
 
 def _draw(family: str, size: int, seed: int, split: str, index: int) -> Image.Image:
     words = (seed, zlib.crc32(split.encode()), zlib.crc32(family.encode()), index)
-    structure_rng, colour_rng = np.random.default_rng(words).spawn(2)
+    structure_rng, color_rng = np.random.default_rng(words).spawn(2)
     field = np.clip(_DRAWERS[family](_plane(size, structure_rng)), 0, 1)
-    return Image.fromarray(_colour(field, colour_rng))
+    return Image.fromarray(_color(field, color_rng))
 
 
 def _plane(size: int, rng: np.random.Generator) -> _Plane:
@@ -84,7 +84,7 @@ def _plane(size: int, rng: np.random.Generator) -> _Plane:
     )
 
 
-def _colour(field: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _color(field: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Paints a field `[n, n]` in [0, 1] with random colours and light: uint8 `[n, n, 3]`."""
     low, high = _palette(rng)
     picture = low + (high - low) * field[..., None]
@@ -104,11 +104,11 @@ def _colour(field: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _palette(rng: np.random.Generator) -> np.ndarray:
     """Two random colours, float32 `[2, 3]`, of different brightness; either may be the brighter."""
     while True:
-        colours = rng.uniform(0.05, 0.95, (2, 3)).astype(np.float32)
-        brightness = colours @ _LUMA
+        colors = rng.uniform(0.05, 0.95, (2, 3)).astype(np.float32)
+        brightness = colors @ _LUMA
         # Pairs that differ in hue alone made a small ResNet need several times the epochs.
         if abs(brightness[0] - brightness[1]) > 0.45:
-            return colours
+            return colors
 
 
 def _blur(picture: np.ndarray, weight: float) -> np.ndarray:
@@ -171,8 +171,8 @@ def _stripes(plane: _Plane) -> np.ndarray:
 
 def _rings(plane: _Plane) -> np.ndarray:
     reach = plane.x.max() - plane.x.min()
-    centre = plane.rng.uniform(-0.25, 0.25, 2).astype(np.float32) * reach
-    radius = np.hypot(plane.x - plane.x.mean() - centre[0], plane.y - plane.y.mean() - centre[1])
+    center = plane.rng.uniform(-0.25, 0.25, 2).astype(np.float32) * reach
+    radius = np.hypot(plane.x - plane.x.mean() - center[0], plane.y - plane.y.mean() - center[1])
     return _bands(_triangle(radius), plane)
 
 

@@ -1,6 +1,6 @@
 """Finished images handed to other ecosystems, byte for byte; `exports.export` writes one of these.
 
-An export holds the published files, their names and, if there are any, labels and class names:
+An export holds the protected files, their names and, if there are any, labels and class names:
 nothing of the clean images or the protector, nor a word that the pictures are protected.
 """
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ucjax.data.images import Progress
 from ucjax.errors import UserError
-from ucjax.exports import TARGETS, published
+from ucjax.exports import TARGETS, protected_files
 
 # Says what a destination holds; the loaders of all targets pass over hidden files.
 _MARK = ".export.json"
@@ -60,7 +60,7 @@ def export(
         writer = importlib.import_module(f"ucjax.exports.{TARGETS[target]}")
     except ModuleNotFoundError as error:
         raise UserError(f"--to {target} needs {error.name}: pip install 'ucjax[export]'") from error
-    images = published.load(folder)
+    images = protected_files.load(folder)
     mark = {"target": target, "images": len(images.pictures), "sha256": _identity(images)}
     if not _holds(destination, mark):
         with _appearing(destination.absolute()) as temporary:
@@ -76,7 +76,7 @@ def export(
     )
 
 
-def _identity(images: published.Published) -> str:
+def _identity(images: protected_files.ProtectedFiles) -> str:
     """Returns a hash of all that an export is made from."""
     digest = hashlib.sha256(json.dumps(images.class_names).encode())
     for picture in images.pictures:

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from ucjax.exports.published import Contents, Published
+from ucjax.exports.protected_files import Contents, ProtectedFiles
 
 # A row group is what a writer and a reader hold in memory. An Arrow array of bytes ends at 2 GiB.
 _GROUP_BYTES, _GROUP_ROWS = 32_000_000, 1000
 
 
-def write(images: Published, contents: Contents, folder: Path) -> None:
+def write(images: ProtectedFiles, contents: Contents, folder: Path) -> None:
     """Writes `data/train-00000-of-….parquet` and `README.md`."""
     (folder / "data").mkdir()
     schema, counts = _schema(images.class_names), images.shards()
@@ -34,7 +34,7 @@ def write(images: Published, contents: Contents, folder: Path) -> None:
     (folder / "README.md").write_text(_card(images), encoding="utf-8")
 
 
-def reading(images: Published, folder: Path) -> str:
+def reading(images: ProtectedFiles, folder: Path) -> str:
     """Returns the line that opens an export."""
     return f"datasets.load_dataset({str(folder)!r}, split='train')"
 
@@ -63,7 +63,7 @@ def _schema(class_names: tuple[str, ...]) -> pa.Schema:
     return pa.schema(fields, metadata=metadata)
 
 
-def _card(images: Published) -> str:
+def _card(images: ProtectedFiles) -> str:
     """Returns the data card (huggingface.co/docs/hub/datasets-cards)."""
     features: list[dict[str, Any]] = [{"name": "image", "dtype": "image"}]
     if images.class_names:

@@ -1,6 +1,6 @@
 """A plain tree whose first folders are the classes, as torchvision's ImageFolder and others read.
 
-Where the published tree is such a one, or nothing has a label, it is copied as it is; else a
+Where the protected tree is such a one, or nothing has a label, it is copied as it is; else a
 picture goes to `<class name>/<its path>`. ImageFolder numbers the classes by the order of their
 folders' names, and so may give other numbers than the manifest; it passes over unlabelled files,
 which lie in no folder.
@@ -11,10 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ucjax.errors import UserError
-from ucjax.exports.published import Contents, Picture, Published
+from ucjax.exports.protected_files import Contents, Picture, ProtectedFiles
 
 
-def write(images: Published, contents: Contents, folder: Path) -> None:
+def write(images: ProtectedFiles, contents: Contents, folder: Path) -> None:
     """Writes every file once.
 
     Raises:
@@ -27,14 +27,14 @@ def write(images: Published, contents: Contents, folder: Path) -> None:
         path.write_bytes(data)
 
 
-def reading(images: Published, folder: Path) -> str:
+def reading(images: ProtectedFiles, folder: Path) -> str:
     """Returns the line that opens an export."""
     if images.class_names:
         return f"torchvision.datasets.ImageFolder({str(folder)!r})"
     return f"datasets.load_dataset('imagefolder', data_dir={str(folder)!r}, drop_labels=True)"
 
 
-def _is_by_class(images: Published) -> bool:
+def _is_by_class(images: ProtectedFiles) -> bool:
     """Whether the first folders and the labels determine each other."""
     if not images.class_names:
         return True
@@ -48,7 +48,7 @@ def _top(output: str) -> str:
     return top if separator else ""
 
 
-def _class_folders(images: Published) -> list[str]:
+def _class_folders(images: ProtectedFiles) -> list[str]:
     folders = [name.replace("/", "_") for name in images.class_names]
     # ".", ".." and "" are no names, and readers pass over hidden folders.
     folders = [f"_{name}" if name[:1] in ("", ".") else name for name in folders]

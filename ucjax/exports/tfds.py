@@ -16,12 +16,12 @@ import tensorflow_datasets
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from ucjax.errors import UserError
-from ucjax.exports.published import Contents, Published
+from ucjax.exports.protected_files import Contents, ProtectedFiles
 
 _NAME, _SPLIT = "images", "train"
 
 
-def write(images: Published, contents: Contents, folder: Path) -> None:
+def write(images: ProtectedFiles, contents: Contents, folder: Path) -> None:
     """Writes `images-train.array_record-00000-of-…` and TFDS's metadata.
 
     Raises:
@@ -58,13 +58,13 @@ def write(images: Published, contents: Contents, folder: Path) -> None:
     )
 
 
-def reading(images: Published, folder: Path) -> str:
+def reading(images: ProtectedFiles, folder: Path) -> str:
     """Returns the line that opens an export."""
     builder = f"tensorflow_datasets.builder_from_directory({str(folder)!r})"
     return f"{builder}.as_data_source({_SPLIT!r})"
 
 
-def _features(images: Published) -> tensorflow_datasets.features.FeaturesDict:
+def _features(images: ProtectedFiles) -> tensorflow_datasets.features.FeaturesDict:
     features = tensorflow_datasets.features
     suffixes = {picture.suffix for picture in images.pictures}
     encoding = "png" if suffixes == {".png"} else "jpeg" if suffixes <= {".jpg", ".jpeg"} else None

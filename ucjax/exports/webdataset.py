@@ -13,10 +13,10 @@ import json
 import tarfile
 from pathlib import Path
 
-from ucjax.exports.published import Contents, Published
+from ucjax.exports.protected_files import Contents, ProtectedFiles
 
 
-def write(images: Published, contents: Contents, folder: Path) -> None:
+def write(images: ProtectedFiles, contents: Contents, folder: Path) -> None:
     """Writes `train-000000.tar` and so on."""
     keys = itertools.count()
     for shard, count in enumerate(images.shards()):
@@ -33,7 +33,7 @@ def write(images: Published, contents: Contents, folder: Path) -> None:
                 _add(tar, f"{key}.json", json.dumps(about, ensure_ascii=False).encode())
 
 
-def reading(images: Published, folder: Path) -> str:
+def reading(images: ProtectedFiles, folder: Path) -> str:
     """Returns the line that opens an export."""
     last = len(images.shards()) - 1
     shards = f"train-{{000000..{last:06d}}}.tar" if last else _name(0)

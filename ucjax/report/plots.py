@@ -131,9 +131,9 @@ def principal_plane(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
       solver, and the share of the variance they hold.
     """
     mean = rows.mean(0, dtype=np.float64)
-    centred = rows - mean
+    centered = rows - mean
     # The small [d, d] side of the decomposition: n may be a hundred thousand images.
-    directions, values, _ = np.linalg.svd(centred.T @ centred)
+    directions, values, _ = np.linalg.svd(centered.T @ centered)
     plane = directions[:, :2]
     largest = plane[np.argmax(np.abs(plane), axis=0), np.arange(2)]
     total = float(values.sum())

@@ -150,11 +150,11 @@ def _resize_positions(positions: np.ndarray, size: int) -> np.ndarray:
 
 def _cubic_weights(n: int, size: int, a: float = -0.75) -> np.ndarray:
     """The matrix `[size, n]` that resizes one axis."""
-    centre = (np.arange(size) + 0.5) * n / size - 0.5
-    first = np.floor(centre).astype(int) - 1
+    center = (np.arange(size) + 0.5) * n / size - 0.5
+    first = np.floor(center).astype(int) - 1
     weights = np.zeros((size, n))
     for tap in range(4):
-        x = np.abs(centre - (first + tap))
+        x = np.abs(center - (first + tap))
         near = ((a + 2) * x - (a + 3)) * x * x + 1
         far = ((x - 5) * x + 8) * x * a - 4 * a
         source = np.clip(first + tap, 0, n - 1)

@@ -1,4 +1,4 @@
-"""The published files of a finished folder, checked against the manifest while they are read."""
+"""The protected files of a finished folder, checked against the manifest while they are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARD_BYTES = 500_000_000
 
 
 class Picture(NamedTuple):
-    """One published file."""
+    """One protected file."""
 
     output: str  # relative to `images/`, posix; need not be valid Unicode
     sha256: str
@@ -40,7 +40,7 @@ Contents = Iterator[tuple[Picture, bytes]]
 
 
 @dataclass(frozen=True)
-class Published:
+class ProtectedFiles:
     """All pictures in the manifest's order."""
 
     folder: Path  # `images/`
@@ -91,7 +91,7 @@ class Published:
         return data
 
 
-def load(folder: Path) -> Published:
+def load(folder: Path) -> ProtectedFiles:
     """Lists a finished folder, all of whose files must be there.
 
     Raises:
@@ -109,7 +109,7 @@ def load(folder: Path) -> Published:
     labels: dict[str | None, int] = {x: i for i, x in enumerate(summary.class_names)}
     pictures = tuple(_picture(record, images, labels) for record in records)
     labelled = any(picture.label >= 0 for picture in pictures)
-    return Published(images, pictures, class_names if labelled else ())
+    return ProtectedFiles(images, pictures, class_names if labelled else ())
 
 
 def _picture(record: protected.Record, images: Path, labels: dict[str | None, int]) -> Picture:
