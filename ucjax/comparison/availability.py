@@ -28,6 +28,8 @@ from ucjax.victims.step import compile_victim
 from ucjax.victims.training import epoch_batches, tested_at_once
 
 STEPS = (50, 100, 200)
+# Of fewer images nothing could be told.
+FEWEST = 50
 _CROP, _WIDTH, _BATCH = 64, 8, 32
 _HELD_OUT = 0.2
 

@@ -81,7 +81,9 @@ def available(folder: Path, names: Sequence[str]) -> tuple[dict[str, Path], list
         raise UserError(f"{folder} is not a folder: give the folder of the protected files")
     if (folder / manifest.MANIFEST).is_file():
         records = manifest.read_manifest(folder)
-        paths = {r["name"]: folder / manifest.IMAGES / r["output"] for r in records}
+        listed = {r["name"]: folder / manifest.IMAGES / r["output"] for r in records}
+        # Of a tree with train/ and test/, what is protected is named from train/ on.
+        paths = {name.removeprefix("train/"): path for name, path in listed.items()} | listed
     else:
         paths = _by_name(folder, names)
     lacking = [name for name in names if name not in paths or not paths[name].is_file()]

@@ -241,10 +241,13 @@ def _ground(
 
 
 def _seen_early(made: Sequence[Row], place: Ground) -> dict[Name, Availability]:
-    """Measures how early each row's noise is seen, with its first noise seed."""
+    """Measures how early each row's noise is seen, with its first noise seed, beside clean files.
+
+    Few images are not measured.
+    """
     clean = next((row for row in made if row.name.base == "clean"), None)
     found: dict[Name, Availability] = {}
-    if clean is None:
+    if clean is None or len(clean.items) < availability.FEWEST:
         return found
     for row in made:
         if row is not clean and row.name not in found:

@@ -196,7 +196,9 @@ def _labelled(
 def _known(out: Path) -> Known:
     """Returns the clusters by which the copies got their noise."""
     records = manifest.read_manifest(out)
-    clusters = {record["name"]: int(record["cluster"]) for record in records}
+    named = {record["name"]: int(record["cluster"]) for record in records}
+    # Of a tree with train/ and test/, images to protect are named from train/ on.
+    clusters = {name.removeprefix("train/"): cluster for name, cluster in named.items()} | named
     # Controls ask for the number of centres alone.
     return Known(np.zeros((max(clusters.values()) + 1, 1), np.float32), clusters)
 

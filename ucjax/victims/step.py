@@ -70,7 +70,7 @@ def make_programs(spec: VictimSpec, num_classes: int, total_steps: int, mesh: Me
 
 
 # The victims of a run differ only in images and seed: they share one compilation.
-compile_victim = functools.lru_cache(maxsize=4)(make_programs)
+compile_victim = functools.lru_cache(maxsize=16)(make_programs)
 
 
 @functools.lru_cache(maxsize=4)
