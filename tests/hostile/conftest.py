@@ -21,11 +21,6 @@ def place(given, tmp_path):
     shutil.copytree(given, tmp_path / "place")
     # The mark knows the photos by their place.
     folder = tmp_path / "place"
-    code, text = protect(folder)
+    code, text = ready.protect(folder)
     assert code == 0, text
     return folder
-
-
-def protect(folder, *more):
-    command = ("protect", folder / "photos", folder / "out", "--protector", folder / "protector")
-    return ready.ucjax(*command, *more)

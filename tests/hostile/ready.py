@@ -97,3 +97,9 @@ def edit_line(out: Path, line: int, **fields) -> None:
     records = [json.loads(x) for x in path.read_text().splitlines()]
     records[line - 1] |= fields
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def protect(folder: Path, *more) -> tuple[int, str]:
+    """Protects `folder/photos` into `folder/out` with `folder/protector`."""
+    command = ("protect", folder / "photos", folder / "out", "--protector", folder / "protector")
+    return ucjax(*command, *more)

@@ -10,9 +10,8 @@ import numpy as np
 import odd_files
 import pytest
 import ready
-from conftest import protect
 from PIL import Image
-from ready import edit_json, one_line, ucjax
+from ready import edit_json, one_line, protect, ucjax
 
 from ucjax.comparison import cells
 from ucjax.errors import UserError

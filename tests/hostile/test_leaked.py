@@ -10,9 +10,8 @@ import numpy as np
 import odd_files
 import pytest
 import ready
-from conftest import protect
 from PIL import ExifTags, Image, ImageCms
-from ready import one_line, ucjax
+from ready import one_line, protect, ucjax
 
 from ucjax.data import images
 from ucjax.errors import printable

@@ -10,9 +10,8 @@ import numpy as np
 import odd_files
 import pytest
 import ready
-from conftest import protect
 from PIL import Image
-from ready import content, one_line, ucjax
+from ready import content, one_line, protect, ucjax
 
 from ucjax.data import images
 from ucjax.files.manifest import items_of, read_manifest
