@@ -96,7 +96,7 @@ def make_spec(args: argparse.Namespace) -> NoiseSpec:
         parametrization=args.parametrization, norm="linf",
         epsilon_255=16, grain=1, epochs=1, batch_size=args.batch, learning_rate=1e-4,
         final_learning_rate=1e-6, weight_decay=5e-4, width=args.width, blocks=args.blocks,
-        flip=True, seed=0,
+        flip=True, order="shuffled", seed=0,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def loader(name, grid):
     return load
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def seconds():
     """Replaces two surrogates."""
     with pytest.MonkeyPatch.context() as patch:

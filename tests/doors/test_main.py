@@ -40,14 +40,21 @@ def test_help_explains_every_flag_and_does_not_import_jax():
         (["--config=configs/quickstart.py", "--config.noise.epsilon_255=300"], "is 300"),
         (["--config=configs/quickstart.py", "--config.protections=('cleen',)"], "mean clean"),
         (["--config=configs/quickstart.py", "--config.victims=('resnet81',)"], "mean resnet18"),
-        (["--config=configs/quickstart.py", "--workdir=/proc/nowhere"], "/proc/nowhere"),
-        (["--config=configs/pets.py:rn50", "--workdir=/proc/nowhere"], "/proc/nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
+    fails_in_one_line(arguments, message, 2)
+
+
+@pytest.mark.parametrize("config", ["configs/quickstart.py", "configs/pets.py:rn50"])
+def test_what_cannot_be_written_is_one_line_and_exit_code_1(config):
+    fails_in_one_line([f"--config={config}", "--workdir=/proc/nowhere"], "/proc/nowhere", 1)
+
+
+def fails_in_one_line(arguments, message, code):
     result = run(*arguments)
-    assert result.returncode == 2, result.stderr
+    assert result.returncode == code, result.stderr
     assert message in result.stderr
     lines = [line for line in result.stderr.splitlines() if line]
     assert len(lines) == 1, result.stderr

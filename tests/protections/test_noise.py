@@ -21,7 +21,8 @@ SIZE, FEATURES, P = 8, 6, 3
 SPEC = NoiseSpec(
     scope="cluster", distance="l2", bound="tanh", target="offset", parametrization="direct",
     grain=1, norm="linf", epsilon_255=16, epochs=3, batch_size=8, learning_rate=0.1,
-    final_learning_rate=0.01, weight_decay=0.0, width=4, blocks=1, flip=True, seed=0,
+    final_learning_rate=0.01, weight_decay=0.0, width=4, blocks=1, flip=True, order="shuffled",
+    seed=0,
 )  # fmt: skip
 
 

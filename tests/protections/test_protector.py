@@ -228,7 +228,7 @@ def reseal(key, value):
     [
         (lambda folder: (folder / "protector.json").unlink(), "no protector at"),
         (lambda folder: (folder / "protector.safetensors").unlink(), "cannot read"),
-        (lambda folder: (folder / "protector.json").write_text("{"), "not valid JSON"),
+        (lambda folder: (folder / "protector.json").write_text("{"), "json is damaged"),
         (lambda folder: (folder / "protector.json").write_text("[]"), "no protector of format 3"),
         (lambda folder: (folder / "protector.safetensors").write_bytes(b""), "sha256"),
         (lambda folder: flip_byte(folder / "protector.safetensors"), "sha256"),
@@ -236,7 +236,7 @@ def reseal(key, value):
         (edit("mean", [0, 0, 0]), "edited"),
         (edit("format", 1), "no protector of format 3"),
         (reseal("epsilon_255", 8), "over its budget of 8/255"),
-        (reseal("epsilon_255", "16"), "holds no protector"),
+        (reseal("epsilon_255", "16"), "epsilon_255 is '16', no whole number"),
         (reseal("mean", None), "holds no protector"),
         (reseal("short_side", 4), "does not fit"),
     ],
