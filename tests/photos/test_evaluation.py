@@ -185,7 +185,7 @@ def test_photos_without_classes_need_a_label_rule(protected_photos, tmp_path):
     assert ucjax("protect", photos, out, *given)[0] == 0
     for rule, message in [
         ((), "has no folder for each class"),
-        (("--labels", "clusters-3"), "are the clusters that the noise follows"),
+        (("--labels", "clusters-3"), "the clusters that the noise follows"),
         (("--labels", "cluster"), "unknown label rule 'cluster': did you mean clusters"),
     ]:
         code, text = ucjax("evaluate", photos, out, "--seeds", 1, *FAST, *rule)
