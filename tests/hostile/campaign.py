@@ -18,6 +18,7 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import odd_files  # noqa: E402
@@ -48,12 +50,28 @@ COMMANDS: dict[str, Callable[[Place], tuple]] = {
         "protect", place.photos, place.trial, "--protector", place.protector, "--threads", 2,
     ),
     "export": lambda place: ("export", place.copies, "--to", "webdataset", place.trial),
-    # Commands that train, `compare` and `python -m ucjax.main`, have their kills, at every stage,
-    # in tests/doors/test_kill.py: a trial takes minutes. They belong here once they are faster.
+    "compare": lambda place: (
+        "compare", place.photos, "--row", f"theirs={place.copies}", "--protections", "clean",
+        "--victims", "linear", "--seeds", 1, "--workdir", place.trial, *TINY,
+    ),
+    "main": lambda place: (
+        "--config=configs/smoke.py", f"--workdir={place.trial}", *TINY,
+        "--config.victims=('linear',)",
+        f"--config.data.cache={place.trial.parent / 'decoded'}",
+    ),
 }  # fmt: skip
+TINY = (
+    "--config.availability=False", "--config.victim.short_side=36", "--config.victim.crop=32",
+    "--config.victim.epochs=2", "--config.victim.batch_size=8",
+)  # fmt: skip
+# A trial of these takes minutes: one kill in ten each.
+TRAINING = ("compare", "main")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-# What tells where or when, and not what.
-IGNORED = (".lock",)
+# What tells where, when or how long, and not what.
+IGNORED = (
+    ".lock", "env.json", "metrics.jsonl", "config.json", "report.html", "made.json", "table.json",
+    "table.csv",
+)  # fmt: skip
 
 
 def prepare(folder: Path, count: int) -> Place:
@@ -68,6 +86,12 @@ def prepare(folder: Path, count: int) -> Place:
     code, text = ready.ucjax(*command)
     assert code == 0, text
     return place
+
+
+def begin(name: str, place: Place) -> subprocess.Popen:
+    """Starts a command in a process of its own."""
+    module = "ucjax.main" if name == "main" else "ucjax"
+    return ready.start(*COMMANDS[name](place), module=module, cwd=ROOT)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -87,7 +111,7 @@ def kill(name: str, place: Place, rng: random.Random, whole: dict[str, bytes], u
     shutil.rmtree(place.trial, ignore_errors=True)
     done = []
     for _ in range(rng.randint(1, 3)):
-        process = ready.start(*COMMANDS[name](place))
+        process = begin(name, place)
         time.sleep(_moment(name, place, rng, usual))
         chosen = rng.choice(SIGNALS)
         alive = process.poll() is None
@@ -99,7 +123,7 @@ def kill(name: str, place: Place, rng: random.Random, whole: dict[str, bytes], u
         assert process.returncode in allowed, f"{process.returncode}: {text}"
         # Python itself may be caught while it starts or ends, where nothing of ours runs yet.
         assert "Traceback" not in text or process.returncode != 130, text
-    process = ready.start(*COMMANDS[name](place))
+    process = begin(name, place)
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, text
     assert content(place.trial) == whole, f"after {done} other bytes: {_different(place, whole)}"
@@ -129,15 +153,19 @@ def _different(place: Place, whole: dict[str, bytes]) -> list[str]:
 
 def kills(place: Place, count: int, rng: random.Random) -> Iterator[tuple[str, str]]:
     """Yields the kind and the outcome of every kill."""
-    for name, command in COMMANDS.items():
+    slow = count // 10
+    for name in COMMANDS:
+        share = slow if name in TRAINING else -(-(count - 2 * slow) // 2)
+        if not share:
+            continue
         shutil.rmtree(place.trial, ignore_errors=True)
         start = time.monotonic()
-        process = ready.start(*command(place))
+        process = begin(name, place)
         text, _ = process.communicate(timeout=300)
         assert process.returncode == 0, text
         usual, whole = time.monotonic() - start, content(place.trial)
         before, killed = content(place.photos), 0
-        while killed < -(-count // len(COMMANDS)):
+        while killed < share:
             with failing(f"kill {name}") as outcome:
                 done = kill(name, place, rng, whole, usual)
                 outcome.append(done)

@@ -62,9 +62,9 @@ def ucjax(*arguments) -> tuple[int, str]:
     return code, out.getvalue() + err.getvalue()
 
 
-def start(*arguments, **options) -> subprocess.Popen:
+def start(*arguments, module: str = "ucjax", **options) -> subprocess.Popen:
     """Starts a command in a process of its own."""
-    command = [sys.executable, "-m", "ucjax", *map(str, arguments)]
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | options
     return subprocess.Popen(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, **options)
 
