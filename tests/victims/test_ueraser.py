@@ -103,7 +103,7 @@ def test_jpeg_is_pillows_but_for_rounding(quality, colors, photo):
     )
     apart = (found - expected)[:24, :24]  # libjpeg ends colours elsewhere
     assert np.abs(apart).mean() < colors
-    assert np.abs(apart @ np.array([0.299, 0.587, 0.114])).mean() < 0.6
+    assert np.abs(apart @ np.array([0.299, 0.587, 0.114])).mean() < 1
     assert np.abs(expected - odd).mean() > 1.6
 
 
