@@ -1,0 +1,57 @@
+"""Runs the miniature of every config of configs/paper and configs/beyond, in one process.
+
+    python .ci/miniatures.py [NAME …]
+
+One process compiles each program once, and a miniature takes the cells of those before it.
+"""
+
+import contextlib
+import io
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ucjax.cli import settings
+from ucjax.comparison import run
+from ucjax.comparison.table import Table
+from ucjax.report.finish import finish
+from ucjax.runtime import parallel
+
+ROOT = Path(__file__).parents[1]
+
+
+def main(names: list[str]) -> None:
+    """Runs those named, or all; exits where one is wrong."""
+    parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
+    files = sorted(
+        p for room in ("paper", "beyond") for p in (ROOT / "configs" / room).glob("*.py")
+    )
+    chosen = [p for p in files if p.stem != "__init__" and (p.stem in names or not names)]
+    if not chosen or len(names) not in (0, len(chosen)):
+        sys.exit(f"no such configs among {', '.join(p.stem for p in files)}: {', '.join(names)}")
+    with tempfile.TemporaryDirectory() as scratch:
+        done: list[Path] = []
+        for path in chosen:
+            begin = time.monotonic()
+            config = settings.load(f"{path.relative_to(ROOT)}:miniature", [])
+            config.data.cache = str(Path(scratch) / "cache")
+            folder = Path(scratch) / path.stem
+            with contextlib.redirect_stdout(io.StringIO()):
+                filled = run.run(config, folder, command=["miniature"], reuse=done)
+                finish(filled)
+            check(filled.table, path.stem)
+            done.append(folder)
+            print(f"{time.monotonic() - begin:5.1f} s  {path.parent.name}/{path.stem}", flush=True)
+
+
+def check(table: Table, name: str) -> None:
+    """Exits if a cell is missing."""
+    wanted = {(line.label, column.name) for line in table.lines for column in table.columns}
+    found = {(entry.label, entry.column) for entry in table.entries}
+    if found != wanted or not wanted:
+        sys.exit(f"{name}: no cells for {sorted(wanted - found)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
