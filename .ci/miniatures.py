@@ -33,7 +33,7 @@ def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         done: list[Path] = []
         for path in chosen:
-            begin = time.monotonic()
+            begin = time.monotonic(), time.process_time()
             config = settings.load(f"{path.relative_to(ROOT)}:miniature", [])
             config.data.cache = str(Path(scratch) / "cache")
             folder = Path(scratch) / path.stem
@@ -42,7 +42,8 @@ def main(names: list[str]) -> None:
                 finish(filled)
             check(filled.table, path.stem)
             done.append(folder)
-            print(f"{time.monotonic() - begin:5.1f} s  {path.parent.name}/{path.stem}", flush=True)
+            wall, cpu = time.monotonic() - begin[0], time.process_time() - begin[1]
+            print(f"{wall:5.1f} s, {cpu:5.1f} of CPU  {path.parent.name}/{path.stem}", flush=True)
 
 
 def check(table: Table, name: str) -> None:

@@ -10,15 +10,18 @@ Cost: COST
 
 from ml_collections import ConfigDict
 
-from configs import MINIATURE, published_on, sized
+from configs import published_on, sized
 
 
 def get_config(argument: str = "pets") -> ConfigDict:
     """Returns the experiment on a data set of `configs.DATA_SETS`, or its miniature."""
     c = published_on(argument)
-    numbers = (2, 4) if argument == MINIATURE else (5, 10, 20, 40)
     c.protections = (
         *("clean", "random"),
-        *(f"{row}:k={k}" for row in ("cluster_random", "cluster_untrained", "uc") for k in numbers),
+        *(
+            f"{row}:k={k}"
+            for row in ("cluster_random", "cluster_untrained", "uc")
+            for k in (5, 10, 20, 40)
+        ),
     )
     return sized(c, argument)

@@ -34,7 +34,7 @@ def surrogates(config):
 
 def contents(plan):
     """What is in a table, whatever its sizes: rows, recipes, treatments, label rules."""
-    sizes = {"surrogate", "k", *configs._LEAST}
+    sizes = {"surrogate", "k", "eps", *configs._LEAST}
     rows = {(row.base, *(pair for pair in row.keys if pair[0] not in sizes)) for row in plan.rows}
     parts = {part for v in plan.columns for part in (*v.spec.recipes, *v.treatments)}
     rules = {re.sub(r"-\d+", "", victim.labels) for victim in plan.columns}
