@@ -12,6 +12,7 @@ import configs
 from ucjax import names
 from ucjax.comparison import run
 from ucjax.data import tfds
+from ucjax.planning import schedule
 from ucjax.victims import table as victims
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,23 @@ def test_a_miniature_is_offline_and_holds_all_that_its_table_does(name, mesh):
 def test_a_table_is_that_of_the_data_set_named(argument):
     for name in FILES.keys() - {"beyond/scale"}:
         assert config_of(name, argument).data.name == configs.DATA_SETS[argument]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_it_is_said_to_cost_is_what_the_plan_counts(name, one_device):
+    config = config_of(name)
+    module = importlib.import_module(f"configs.{name.replace('/', '.')}")
+    cost = re.search(r"Cost.*: ([\d.]+) million image passes of victims, ([\d.]+)", module.__doc__)
+    count = int(re.search(r"--images=(\d+)", " ".join(module.__doc__.split()))[1])
+    images = schedule.Images(count, 1000, 37, "given")
+    passes = {"train": 0, "noise": 0}
+    for stage in schedule.schedule(config, run.check(config, one_device), images, one_device):
+        size = (
+            config.victim.batch_size if stage.cost.startswith("train ") else config.noise.batch_size
+        )
+        if (kind := stage.cost.split()[0]) in passes:
+            passes[kind] += stage.count * size
+    assert [round(x / 1e6, 1) for x in passes.values()] == [float(x) for x in cost.groups()]
 
 
 def test_data_sets_have_files_of_their_own():
