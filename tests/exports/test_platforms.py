@@ -103,7 +103,7 @@ def test_class_names_that_are_no_line(tmp_path):
         ("classes", lambda most: 1, "2 classes, and"),
         ("shortest", lambda most: 33, "pixels a side, outside of 33 to"),
         ("longest", lambda most: 59, "pixels a side, outside of"),
-        ("ratio", lambda most: 60 / 34 - 0.01, "sides of 60 : 34, beyond 1.75 : 1"),
+        ("ratio", lambda most: 1.75, "sides of 60 : 34, beyond 1.75 : 1"),
         ("suffixes", lambda most: (".bmp",), "is no picture to be uploaded"),
     ],
 )
