@@ -40,10 +40,12 @@ def published_on(argument: str, default: str = "pets") -> ConfigDict:
     return c
 
 
-def sized(c: ConfigDict, argument: str, surrogate: str = _PACKAGED[0]) -> ConfigDict:
+def sized(
+    c: ConfigDict, argument: str, *, surrogate: str = _PACKAGED[0], without: tuple[str, ...] = ()
+) -> ConfigDict:
     """Returns an experiment as it is, or for `MINIATURE` so small that it means nothing.
 
-    Then every row and treatment is run, on 24 textures of 32 px, with a linear model in place of
+    Then rows and treatments are run on 24 textures of 32 px, with a linear model in place of
     victims that take long to compile: what the program does, in seconds, offline. Of a sweep over
     budgets or numbers of clusters two rows are left.
 
@@ -51,6 +53,7 @@ def sized(c: ConfigDict, argument: str, surrogate: str = _PACKAGED[0]) -> Config
       c: the experiment.
       argument: what was asked for.
       surrogate: the packaged one that stands for the experiment's own; others have the other.
+      without: baselines to leave out, since each compiles a network of its own.
     """
     if argument != MINIATURE:
         return c
@@ -64,7 +67,8 @@ def sized(c: ConfigDict, argument: str, surrogate: str = _PACKAGED[0]) -> Config
     c.victim.update(epochs=1, batch_size=8, width=4, short_side=36, crop=32)
     c.availability = False
     c.noise_seeds, c.seeds = (0,), (0,)
-    small = _once(_small_row(parse(row, "row"), stands_for) for row in c.protections)
+    kept = [row for text in c.protections if (row := parse(text, "row")).base not in without]
+    small = _once(_small_row(row, stands_for) for row in kept)
     c.protections = tuple(row for row in small if _place_in_sweep(row, small) < 2)
     c.victims = _once(_small_column(parse(column, "column")) for column in c.victims)
     return c
