@@ -116,7 +116,7 @@ def images(folder, labels=(0, 1, 1)):
 def test_several_seeds_make_a_verdict(tmp_path):
     lines = [f"{row},paddle,{seed},{a}" for row, low in (("clean", 0.8), ("uc", 0.2))
              for seed, a in enumerate((low, low + 0.01))]  # fmt: skip
-    text = "\n".join(["protection,victim,seed,accuracy", *lines])
+    text = "\n\n".join(["protection,victim,seed,accuracy", *lines, ""])
     found = imported.add(table(CLEAN, UC), written(tmp_path / "r.csv", text), images(tmp_path))
     told = verdict.judge(found, "uc", "paddle")
     assert "trained on the files of uc reach 20.5 ± 0.7 % on 3 clean test images" in told.result

@@ -46,7 +46,7 @@ def add(table: Table, path: Path, test: ImageSet) -> Table:
     columns: dict[str, Column] = {}
     entries: dict[tuple[str, str], dict[tuple[int, int], VictimResult]] = {}
     labels = [line.label for line in table.lines]
-    for number, line in enumerate(_lines(path), start=2):
+    for number, line in read(path):
         where = f"{path}, line {number}"
         label = names.known(line["protection"], labels, f"protection in {where}")
         column = _column(line, where, len(test), test.class_names, chance)
@@ -70,7 +70,12 @@ def add(table: Table, path: Path, test: ImageSet) -> Table:
     )
 
 
-def _lines(path: Path) -> list[dict[str, str]]:
+def read(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Returns the lines of a file by their columns, with their numbers; empty ones are left out.
+
+    Raises:
+      UserError: it cannot be read, or has other columns.
+    """
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise UserError(f"{path} has more than {_MOST_BYTES:,} bytes: it is no list of results")
@@ -86,10 +91,13 @@ def _lines(path: Path) -> list[dict[str, str]]:
             f"{path} has the columns {', '.join(header) or 'none'}: give {', '.join(_NEEDED)} and, "
             f"if wanted, {', '.join(_OPTIONAL)}"
         )
+    found = []
     for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
+        if len(row) not in (0, len(header)):
             raise UserError(f"{path}, line {number} has {len(row)} values, not {len(header)}")
-    return [dict(zip(header, map(str.strip, row), strict=True)) for row in rows[1:]]
+        if row:
+            found.append((number, dict(zip(header, map(str.strip, row), strict=True))))
+    return found
 
 
 def _column(

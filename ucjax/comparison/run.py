@@ -166,6 +166,8 @@ def run(
     """
     mesh = mesh or parallel.make_mesh()
     plan = check(config, mesh)
+    if elsewhere is not None:
+        imported.read(elsewhere)  # before anything takes hours
     # One run at a time writes to a folder; of a run, its first process.
     with disk.held(folder) if parallel.is_main() else contextlib.nullcontext():
         return _run(config, folder, command, mesh, plan, reuse, known, wanted, elsewhere, progress)
