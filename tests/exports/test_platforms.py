@@ -130,5 +130,5 @@ def test_webp_is_no_format_of_either(tmp_path):
     out = protect(tmp_path)
     reencode(out, ".webp")
     for target in MODULES:
-        with pytest.raises(UserError, match=r"a\.webp is no picture to be uploaded"):
+        with pytest.raises(UserError, match=r"\.webp is no picture to be uploaded"):
             export(out, target, tmp_path / "export")
