@@ -1,10 +1,11 @@
 """Runs the miniature of every config of configs/paper and configs/beyond, in one process.
 
-    python .ci/miniatures.py [NAME …]
+    python .ci/miniatures.py [NAME …] [--turn N]
 
 One process compiles each program once, and a miniature takes the cells of those before it.
 """
 
+import argparse
 import contextlib
 import io
 import sys
@@ -19,17 +20,22 @@ from ucjax.report.finish import finish
 from ucjax.runtime import parallel
 
 ROOT = Path(__file__).parents[1]
+ROOMS, QUARTERS = ("paper", "beyond"), 4
 
 
-def main(names: list[str]) -> None:
-    """Runs those named, or all; exits where one is wrong."""
+def main() -> None:
+    """Runs those named, those whose turn it is, or all; exits where one is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="such as epsilon")
+    parser.add_argument("--turn", type=int, metavar="N", help="a quarter of them, by N modulo 4")
+    arguments = parser.parse_args()
+    files = sorted(p for room in ROOMS for p in (ROOT / "configs" / room).glob("[a-z]*.py"))
+    chosen = [path for path in files if path.stem in arguments.names or not arguments.names]
+    if len(arguments.names) not in (0, len(chosen)):
+        parser.error(f"choose of {', '.join(path.stem for path in files)}")
+    if arguments.turn is not None:
+        chosen = chosen[arguments.turn % QUARTERS :: QUARTERS]
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
-    files = sorted(
-        p for room in ("paper", "beyond") for p in (ROOT / "configs" / room).glob("*.py")
-    )
-    chosen = [p for p in files if p.stem != "__init__" and (p.stem in names or not names)]
-    if not chosen or len(names) not in (0, len(chosen)):
-        sys.exit(f"no such configs among {', '.join(p.stem for p in files)}: {', '.join(names)}")
     with tempfile.TemporaryDirectory() as scratch:
         done: list[Path] = []
         for path in chosen:
@@ -39,7 +45,8 @@ def main(names: list[str]) -> None:
             folder = Path(scratch) / path.stem
             with contextlib.redirect_stdout(io.StringIO()):
                 filled = run.run(config, folder, command=["miniature"], reuse=done)
-                finish(filled)
+                if not done:  # of pages one is enough
+                    finish(filled)
             check(filled.table, path.stem)
             done.append(folder)
             wall, cpu = time.monotonic() - begin[0], time.process_time() - begin[1]
@@ -55,4 +62,4 @@ def check(table: Table, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -22,6 +22,8 @@ MINIATURE = "miniature"
 _PACKAGED = ("efficientnet_lite0", "packaged_clip")
 # Options of baselines that say how long they train, or how large a network.
 _LEAST = dict.fromkeys(("epochs", "steps", "rounds", "updates", "trials"), "1") | {"width": "4"}
+# Baselines that train networks of their own, each of which takes long to compile.
+_COMPILED = ("em", "emax", "tap", "aue", "aap", "deepconfuse")
 _MODELS = ("linear", "lite0_probe")
 _KEPT = ("labels", "share", "treat")  # of a column's keys
 
@@ -40,20 +42,17 @@ def published_on(argument: str, default: str = "pets") -> ConfigDict:
     return c
 
 
-def sized(
-    c: ConfigDict, argument: str, *, surrogate: str = _PACKAGED[0], without: tuple[str, ...] = ()
-) -> ConfigDict:
+def sized(c: ConfigDict, argument: str, surrogate: str = _PACKAGED[0]) -> ConfigDict:
     """Returns an experiment as it is, or for `MINIATURE` so small that it means nothing.
 
     Then rows and treatments are run on 24 textures of 32 px, with a linear model in place of
     victims that take long to compile: what the program does, in seconds, offline. Of a sweep over
-    budgets or numbers of clusters two rows are left.
+    budgets or numbers of clusters two rows are left, and of baselines none that trains a network.
 
     Args:
       c: the experiment.
       argument: what was asked for.
       surrogate: the packaged one that stands for the experiment's own; others have the other.
-      without: baselines to leave out, since each compiles a network of its own.
     """
     if argument != MINIATURE:
         return c
@@ -67,7 +66,7 @@ def sized(
     c.victim.update(epochs=1, batch_size=8, width=4, short_side=36, crop=32)
     c.availability = False
     c.noise_seeds, c.seeds = (0,), (0,)
-    kept = [row for text in c.protections if (row := parse(text, "row")).base not in without]
+    kept = [row for text in c.protections if (row := parse(text, "row")).base not in _COMPILED]
     small = _once(_small_row(row, stands_for) for row in kept)
     c.protections = tuple(row for row in small if _place_in_sweep(row, small) < 2)
     c.victims = _once(_small_column(parse(column, "column")) for column in c.victims)

@@ -28,4 +28,4 @@ def get_config(argument: str = "cifar10") -> ConfigDict:
         *(f"{name}:labels={source}" for name in baselines for source in ("true", "surrogate")),
         *("em_frozen", "em_frozen:direction=up"),
     )
-    return sized(c, argument, without=("emax", "tap"))
+    return sized(c, argument)

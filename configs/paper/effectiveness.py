@@ -29,4 +29,4 @@ def get_config(argument: str = "pets") -> ConfigDict:
         *(f"{name}:labels=surrogate" for name in ("lsp", "em", "emax", "tap", "deepconfuse")),
     )
     c.victims = ("resnet18", "regnetx_16gf", "efficientnet_b1")
-    return sized(c, argument, without=("em", "emax", "deepconfuse"))
+    return sized(c, argument)

@@ -23,11 +23,6 @@ FILES = {
     for room in ("paper", "beyond")
     for path in sorted((ROOT / "configs" / room).glob("[a-z]*.py"))
 }
-# Baselines that train networks of their own, whose own tests run them.
-LEFT_OUT = {
-    "paper/challenge": {"emax", "tap"},
-    "paper/effectiveness": {"em", "emax", "deepconfuse"},
-}
 PACKAGED = {"efficientnet_lite0", "packaged_clip"}
 
 
@@ -72,7 +67,7 @@ def test_a_miniature_is_offline_and_holds_all_that_its_table_does(name, mesh):
     assert surrogates(small) <= PACKAGED
     assert small.data.train_count * len(tiny.rows) * len(tiny.columns) <= 24 * 100
     (rows, *rest), (wanted, *others) = contents(tiny), contents(full)
-    assert rows == {row for row in wanted if row[0] not in LEFT_OUT.get(name, ())}
+    assert rows == {row for row in wanted if row[0] not in configs._COMPILED}
     assert rest == others
 
 
