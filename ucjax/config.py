@@ -109,6 +109,8 @@ def paper(surrogate: str = "clip") -> ConfigDict:
     v.mean = (0.5, 0.5, 0.5)  # subtracted from pixels in [0, 1]
     v.std = (0.5, 0.5, 0.5)
     v.flip = True
+    v.pretrain_epochs = 0  # simclr_rn18 and simclr_rn50: without labels, before the others
+    v.clip_norm = 0.0  # gradients are shortened to this norm, 0: as they are
 
     # Images live on the devices if this many MB a device hold them, else they are streamed;
     # 0 decides from the free memory.

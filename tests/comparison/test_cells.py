@@ -1,6 +1,7 @@
 """A cell is known by what its victim sees and is, and trusted only as far as it makes sense."""
 
 import dataclasses
+import hashlib
 import json
 import math
 
@@ -21,8 +22,11 @@ OTHERS = {
     "model": "vit_tiny", "recipes": ("cutout",), "width": 5, "epochs": 2, "batch_size": 16,
     "optimizer": "adamw", "learning_rate": 0.2, "final_learning_rate": 0.01, "warmup_epochs": 1,
     "momentum": 0.8, "weight_decay": 0.1, "short_side": 40, "crop": 30, "mean": (0.4, 0.5, 0.5),
-    "std": (0.4, 0.5, 0.5), "flip": False,
+    "std": (0.4, 0.5, 0.5), "flip": False, "clip_norm": 1.0,
+    "pretrain_epochs": 3,
 }  # fmt: skip
+
+NEW = {"clip_norm", "pretrain_epochs"}
 
 
 def image_set(seed=0, labels=(0, 1, 1), names=("a", "b", "c"), classes=("x", "y")):
@@ -66,6 +70,13 @@ def test_whatever_the_victim_sees_or_is_changes_the_key():
     }
     assert OTHERS.keys() == {field.name for field in dataclasses.fields(spec())}
     assert len(set(found.values())) == len(found)
+
+
+def test_cells_from_before_a_setting_was_added_are_still_found():
+    old = {k: v for k, v in dataclasses.asdict(spec()).items() if k in OTHERS.keys() - NEW}
+    parts = [cells.FORMAT, "train", "test", old, 3]
+    expected = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    assert cells.key("train", "test", spec(), 3) == expected
 
 
 def test_the_key_is_the_same_for_the_same_content_under_other_names():

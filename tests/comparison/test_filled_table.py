@@ -165,8 +165,11 @@ def test_runs_are_merged_by_the_command(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["protection", "uc", "random", "clean", "clean"]
     assert "54.7" in lines[1]
+    assert [line.split()[-1] for line in lines[1:3]] == [str(tmp_path / "a"), str(tmp_path / "b")]
     assert main(["table", "--csv", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
     assert [row[0] for row in rows] == ["protection", "uc", "random", "clean", "clean"]
+    runs = [str(tmp_path / name) for name in ("a", "b")]
+    assert [row[-1] for row in rows] == ["run", *runs, *runs]
     assert main(["table", str(tmp_path)]) == 2
     assert "holds no finished table" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 from counted import Counted
 from runs import fill, of_folder, photos, tiny
 
-from ucjax.comparison import columns
+from ucjax.comparison import columns, ground
 from ucjax.comparison.table import clean_of, drop, load
 from ucjax.data.folder import stratified
 from ucjax.errors import StaleError, UserError
@@ -234,6 +234,53 @@ def test_a_share_mixes_exactly_so_many_protected_files(finished, mesh, monkeypat
     assert not np.array_equal(ours, stratified(labels.tolist(), 0.5, config.seed))
     np.testing.assert_array_equal(crops["clean", "linear:share=50"], crops["clean", "linear"])
     assert {len(images) for images, _ in seen.values()} == {24}
+
+
+def test_the_clean_share_alone_is_a_row(finished, mesh, monkeypatch):
+    config, workdir, _, _ = finished
+    real, seen = columns.training_set, {}
+
+    def training_set(row, clean, victim, labels, ground):
+        seen[row.label] = real(row, clean, victim, labels, ground)
+        return seen[row.label]
+
+    monkeypatch.setattr(columns, "training_set", training_set)
+    more = config.copy_and_resolve_references()
+    more.update(protections=("clean", "random", "absent"), victims=("linear", "linear:share=50"))
+    table = fill(more, workdir, mesh).table
+    assert table.entry("absent", "linear") is None
+    alone = table.entry("absent", "linear:share=50")
+    assert alone.results.keys() == {(0, 0), (0, 1)}
+    # What is left is what a mixture leaves as it was.
+    crops = {label: images.center_crops(32) for label, images in seen.items()}
+    kept = (crops["random"] == crops["clean"]).all((1, 2, 3))
+    np.testing.assert_array_equal(crops["absent"], crops["clean"][kept])
+    np.testing.assert_array_equal(seen["absent"].labels, seen["clean"].labels[kept])
+    assert len(seen["absent"]) == 12
+
+
+def test_a_table_without_clean_files_says_so(finished, mesh, capsys):
+    config, workdir, _, _ = finished
+    more = config.copy_and_resolve_references()
+    more.update(protections=("random",), victims=("linear", "linear:share=50"))
+    # The clean share is that of the files as they are written, all the same.
+    found = fill(more, workdir, mesh).table
+    assert "no row is clean: by how much accuracy drops is not told" in capsys.readouterr().out
+    assert drop(found, found.entries[0]) is None
+    ours, theirs = (
+        t.entry("random", "linear:share=50").results for t in (found, finished[2].table)
+    )
+    assert ours == theirs
+    more.protections = ("clean_original", "random")
+    fill(more, workdir, mesh)
+    assert "no row is clean" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("count", "k", "said"), [(60, 3, ""), (59, 3, "k=2"), (90, 10, "k=4")])
+def test_small_clusters_are_called_few(count, k, said):
+    line = ground._few(count, k)
+    assert (said in line) if said else line == ""
+    assert ground._few(20, 2) == ""  # there is no fewer
 
 
 @pytest.mark.parametrize(

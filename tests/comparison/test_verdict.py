@@ -29,6 +29,7 @@ def test_protection_is_claimed_only_beyond_every_control():
             (CLEAN, entry("random", 0.64, 0.63), CLUSTER_RANDOM, entry("uc", 0.62, 0.63)), False,
             "random noise per image and a fixed random pattern per cluster",
         ),
+        ((CLEAN, entry("absent", 0.30, 0.32), UC), False, "but not against the clean share alone"),
         ((CLEAN, entry("cluster_untrained", 0.3, 0.3), UC), False, "the same noise before"),
         ((CLEAN, RANDOM, UC), True, "Not measured in this run: a fixed random pattern per cluster"),
         ((CLEAN, UC), True, "random noise per image and a fixed random pattern per cluster."),

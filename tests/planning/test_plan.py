@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,6 +53,22 @@ def image_set(n, side=8):
 def counts(config, images, mesh):
     asked = run.check(config, mesh)
     return {x.name: x.count for x in schedule.schedule(config, asked, images, mesh)}
+
+
+def test_what_is_learnt_without_labels_is_planned(mesh):
+    config = smoke.get_config()
+    config.victims, config.seeds = ("simclr_rn18:pretrain_epochs=3:epochs=2",), (0, 1)
+    asked, images = run.check(config, mesh), Images(19, 5, 3, "")
+    (victim,) = asked.columns
+    batches = math.ceil(19 / victim.spec.batch_size)
+    found = counts(config, images, mesh)
+    trained = 2 * len(config.protections)
+    name = f"{trained} × {victim.name}"
+    assert found[f"pretrain {name}"] == trained * 3 * batches
+    assert found[f"train {name}"] == trained * 2 * batches
+    step = steps._victim(victim, images, mesh)[f"pretrain {victim.name}"]
+    state, loss = jax.eval_shape(step.program, *step.arguments)
+    assert (loss.shape, state.step.shape) == ((), ())
 
 
 @pytest.mark.parametrize(("n", "m"), [(24, 12), (19, 5), (64, 33)])

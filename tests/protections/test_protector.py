@@ -7,11 +7,13 @@ import pytest
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as dump_safetensors
 
+from ucjax import config
 from ucjax.errors import UserError
 from ucjax.protections import gratings, protector
-from ucjax.protections.noise import Pixels
+from ucjax.protections.noise import Noise, Pixels
 from ucjax.protections.protector import Protector
 from ucjax.protections.waves import Gratings
+from ucjax.surrogates import Preprocessing, Surrogate
 
 EPS = 16 / 255
 
@@ -70,6 +72,28 @@ def test_equal_protectors_give_equal_bytes(tmp_path):
         "protector.json",
         "protector.safetensors",
     ]
+
+
+def test_what_the_surrogate_computed_in_is_kept(tmp_path):
+    surrogate = Surrogate(None, {}, 8, Preprocessing((0.0,) * 3, (1.0,) * 3), "s", "ab" * 32)
+    for asked, kept in (("auto", "float32"), ("float32", "float32"), ("bfloat16", "bfloat16")):
+        settings = config.photos()
+        settings.surrogate.precision = asked
+        made = protector.of_noise(
+            Noise(Pixels(example().noise.__getitem__, 8, 10, 16), np.arange(3), 16),
+            centers=example().centers, surrogate=surrogate, config=settings, seed=0, versions={},
+        )  # fmt: skip
+        assert made.surrogate_precision == kept
+    protector.save(example(surrogate_precision="bfloat16"), tmp_path)
+    assert protector.load(tmp_path).surrogate_precision == "bfloat16"
+    # Protectors from before it was written down.
+    path = tmp_path / protector.DESCRIPTION
+    old = json.loads(path.read_text())
+    del old["surrogate_precision"], old["sha256"]
+    path.write_text(json.dumps({**old, "sha256": protector._seal(old)}))
+    assert protector.load(tmp_path).surrogate_precision == "auto"
+    with pytest.raises(ValueError, match="surrogate_precision is 'half'"):
+        protector.save(example(surrogate_precision="half"), tmp_path)
 
 
 def test_gratings_take_a_few_hundred_bytes_and_come_back(tmp_path):

@@ -202,12 +202,13 @@ def test_what_was_not_measured_is_a_dash():
 
 
 def test_the_ranked_table_has_drops_in_points_with_their_intervals():
-    header, first, *_, last = tables.ranked([make_table(), make_table(made.UC)])
+    header, first, *_, last = tables.ranked([make_table(), make_table(made.UC)], ["a", "b"])
     assert header == tables.RANKED
     assert first[:5] == ("uc", "resnet18", "3", "31.3 ± 1.5", "54.7")
     low, high = map(float, first[5].split(" to "))
     assert low < 54.7 < high
     assert last[:6] == ("uc", "resnet18", "3", "31.3 ± 1.5", "–", "–")
+    assert (first[-1], last[-1]) == ("a", "b")
 
 
 def test_columns_are_aligned():

@@ -3,9 +3,10 @@ import pytest
 from PIL import Image
 
 from ucjax import config, names
-from ucjax.data.images import Item
+from ucjax.data.images import Item, build
 from ucjax.errors import UserError
-from ucjax.victims import table
+from ucjax.victims import defences, table
+from ucjax.victims.contract import Treatment
 
 COUNT, SIDE = 24, 64
 WAVES = ((9, 14), (-12, 10))  # cycles down and across the short side
@@ -44,7 +45,7 @@ def items(pictures, key="key"):
 
 
 def treated(pictures, *names_):
-    opened = [item.open() for item in table.defend_all(items(pictures), LABELS, names_)]
+    opened = [item.open() for item in defences.defend_all(items(pictures), LABELS, names_)]
     return [np.asarray(picture) for picture in opened]
 
 
@@ -100,30 +101,90 @@ def test_orthogonal_projection_closes_the_linear_gap_of_the_classes():
     assert gap(after) < 0.35 * gap(before)
 
 
+def leaked(before, clean, count):
+    kept = items(clean, "clean")
+    found = defences.defend_all(items(before), LABELS, (f"pair_leak{count}",), kept)
+    return [np.asarray(item.open()) for item in found]
+
+
+def test_a_leaked_pair_gives_its_group_s_noise_away():
+    """Gone to rounding, where neither picture was clipped, in tall pictures as in square ones."""
+    before, without = photos(), photos(amplitude=0)
+    square = [i for i in range(COUNT) if i % 4 < 2]
+    after = leaked([before[i] for i in square], [without[i] for i in square], 4)
+    for i, found in zip(square, after, strict=True):
+        assert np.abs(before[i].astype(int) - without[i]).max() >= 11
+        assert np.abs(found.astype(int) - without[i]).max() <= 2
+    after = leaked(before, without, 6)
+    left = np.abs(amplitudes(after) - amplitudes(without))[::4]
+    assert left.max() < 1
+
+
+def test_a_leaked_pair_leaves_other_pictures_alone():
+    before, without = photos(), photos(amplitude=0)
+    only = [p if i % 2 else q for i, (p, q) in enumerate(zip(before, without, strict=True))]
+    for i, (found, given) in enumerate(zip(leaked(only, without, 8), only, strict=True)):
+        if not i % 2:
+            np.testing.assert_array_equal(found, given)
+    # Each picture's own noise is known of the leaked ones alone.
+    rng = np.random.default_rng(5)
+    own = [(p + 12 * rng.choice((-1, 1), p.shape)).clip(0, 255).astype(np.uint8) for p in without]
+    changed = [not np.array_equal(*pair) for pair in zip(leaked(own, without, 8), own, strict=True)]
+    assert sum(changed) == 8
+    # Nothing leaks of pictures that nobody protected.
+    for found, given in zip(leaked(without, without, 8), without, strict=True):
+        np.testing.assert_array_equal(found, given)
+
+
+def test_a_leak_is_of_clean_pictures():
+    with pytest.raises(UserError, match="pair_leak2 needs a clean picture of each"):
+        treated(photos(), "pair_leak2")
+    one, other = (
+        defences.defend_all(items(photos()), LABELS, ("pair_leak2",), items(photos(), key))
+        for key in ("a", "b")
+    )
+    assert one[0].content_key != other[0].content_key
+
+
+@pytest.mark.parametrize("error", [UserError("a reason"), ZeroDivisionError("a reason")])
+def test_what_fails_in_learning_is_not_blamed_on_a_picture(error, monkeypatch, tmp_path):
+    def learn(pictures, labels, number):
+        raise error
+
+    monkeypatch.setitem(table.TREATMENTS, "fails", Treatment("", learn=learn))
+    with pytest.raises(UserError, match="a reason") as caught:
+        build(
+            defences.defend_all(items(photos()), LABELS, ("fails",)), short_side=8,
+            cache_dir=tmp_path, label="x",
+        )  # fmt: skip
+    assert caught.value is error or caught.value.__cause__ is error
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
 def test_the_cache_knows_the_whole_training_set():
     pictures = photos()
     ways = [
-        table.defend_all(items(pictures), LABELS, ("notch2",)),
-        table.defend_all(items(pictures, "other"), LABELS, ("notch2",)),
-        table.defend_all(items(pictures)[:-1], LABELS[:-1], ("notch2",)),
-        table.defend_all(items(pictures), LABELS, ("notch3",)),
-        table.defend_all(items(pictures), 1 - LABELS, ("ortho8",)),
-        table.defend_all(items(pictures), LABELS, ("ortho8",)),
-        table.defend_all(items(pictures), LABELS, ("grey", "notch2")),
-        table.defend_all(items(pictures), LABELS, ("notch2", "grey")),
+        defences.defend_all(items(pictures), LABELS, ("notch2",)),
+        defences.defend_all(items(pictures, "other"), LABELS, ("notch2",)),
+        defences.defend_all(items(pictures)[:-1], LABELS[:-1], ("notch2",)),
+        defences.defend_all(items(pictures), LABELS, ("notch3",)),
+        defences.defend_all(items(pictures), 1 - LABELS, ("ortho8",)),
+        defences.defend_all(items(pictures), LABELS, ("ortho8",)),
+        defences.defend_all(items(pictures), LABELS, ("grey", "notch2")),
+        defences.defend_all(items(pictures), LABELS, ("notch2", "grey")),
     ]
     keys = [way[0].content_key for way in ways]
     assert len(set(keys)) == len(keys)
     changed = items(pictures)
     last = changed[-1]
     changed[-1] = Item(last.name, last.open, last.label, "new")
-    assert table.defend_all(changed, LABELS, ("notch2",))[0].content_key not in keys
+    assert defences.defend_all(changed, LABELS, ("notch2",))[0].content_key not in keys
 
 
 def test_treatments_of_single_pictures_are_the_same_in_a_set():
     pictures = photos()[:2]
-    one = [table.defend(item, ("grey", "bits2")) for item in items(pictures)]
-    both = table.defend_all(items(pictures), LABELS[:2], ("grey", "bits2"))
+    one = [defences.defend(item, ("grey", "bits2")) for item in items(pictures)]
+    both = defences.defend_all(items(pictures), LABELS[:2], ("grey", "bits2"))
     for a, b in zip(one, both, strict=True):
         assert a.content_key == b.content_key
         np.testing.assert_array_equal(np.asarray(a.open()), np.asarray(b.open()))
@@ -132,5 +193,7 @@ def test_treatments_of_single_pictures_are_the_same_in_a_set():
 def test_pictures_of_the_test_set_are_not_changed_by_what_is_learned():
     with pytest.raises(UserError, match="notch5 is learned from the training pictures"):
         table.resolve(names.parse("resnet18+notch5:treat=both", "column"), config.paper())
+    with pytest.raises(UserError, match="pair_leak5 is learned from the training pictures"):
+        table.resolve(names.parse("resnet18+pair_leak5:treat=both", "column"), config.paper())
     with pytest.raises(UserError, match="learned from a training set"):
-        table.defend(items(photos())[0], ("notch5",))
+        defences.defend(items(photos())[0], ("notch5",))

@@ -141,6 +141,36 @@ def test_fine_splits_every_class_in_two(mesh):
     assert len(of) == 8  # the halves are those of the features, in both sets
 
 
+# As TFDS has them; the authors of the data set write the names of cats with a capital.
+BREEDS = (
+    "Abyssinian american_bulldog american_pit_bull_terrier basset_hound beagle Bengal Birman "
+    "Bombay boxer British_Shorthair chihuahua Egyptian_Mau english_cocker_spaniel english_setter "
+    "german_shorthaired great_pyrenees havanese japanese_chin keeshond leonberger Maine_Coon "
+    "miniature_pinscher newfoundland Persian pomeranian pug Ragdoll Russian_Blue saint_bernard "
+    "samoyed scottish_terrier shiba_inu Siamese Sphynx staffordshire_bull_terrier wheaten_terrier "
+    "yorkshire_terrier"
+)
+
+
+def test_species_are_told_by_the_case_of_the_breeds(mesh):
+    breeds = tuple(BREEDS.split())
+    assert len(breeds) == 37
+    train, test = (
+        dataclasses.replace(many_classes(x, 37), class_names=breeds) for x in (TRAIN, TEST)
+    )
+    labels = table.label("species", labelling(mesh, train=train, test=test))
+    assert labels.class_names == ("cat", "dog")
+    for images, new in ((train, labels.train), (test, labels.test)):
+        assert new.dtype == np.int32
+        for old, group in zip(images.labels, new, strict=True):
+            assert labels.class_names[group] == ("cat" if breeds[old][0].isupper() else "dog")
+    assert sum(name[0].isupper() for name in breeds) == 12
+    with pytest.raises(UserError, match="3 of 3 classes are none, first 'red': name a file"):
+        table.label("species", labelling(mesh))
+    with pytest.raises(UserError, match="species takes no argument"):
+        table.label("species-2", labelling(mesh))
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [

@@ -88,6 +88,29 @@ def test_optimizers_are_torchs(by_hand):
     np.testing.assert_allclose(params, by_hand(x, grads, rates), rtol=1e-4)
 
 
+@pytest.mark.parametrize("by_hand", [sgd, adamw])
+def test_clipped_gradients_are_torchs(by_hand):
+    """As torch.nn.utils.clip_grad_norm_: of all parameters together, and only the longer ones."""
+    rng = np.random.default_rng(0)
+    x, grads = (
+        rng.normal(size=(2, 5)),
+        rng.normal(size=(6, 2, 5)) * np.geomspace(0.1, 10, 6)[:, None, None],
+    )
+    optimizer = steps.make_optimizer(replaced(optimizer=by_hand.__name__, clip_norm=1.5), 10)
+    params = dict(zip("ab", jnp.asarray(x, jnp.float32), strict=True))
+    state = optimizer.init(params)
+    for g in grads:
+        given = dict(zip("ab", jnp.asarray(g, jnp.float32), strict=True))
+        updates, state = optimizer.update(given, state, params)
+        params = optax.apply_updates(params, updates)
+    norms = np.sqrt(np.square(grads).sum((1, 2)))
+    assert norms.min() < 1.5 < norms.max()
+    clipped = grads * np.minimum(1.5 / norms, 1)[:, None, None]
+    rates = [0.1 * (1 + np.cos(np.pi * i / 10)) / 2 for i in range(6)]
+    expected = by_hand(x, clipped, rates)
+    np.testing.assert_allclose(np.stack([params["a"], params["b"]]), expected, rtol=1e-4)
+
+
 def shallow_vit(dropout=0.0):
     def make(classes, width):
         return ViT(classes, width, 2, 1, dropout=dropout, axis_name=parallel.AXIS)

@@ -11,7 +11,7 @@ from ucjax import config, names
 from ucjax.data.images import Item, build
 from ucjax.errors import UserError
 from ucjax.runtime.progress import MetricsFile
-from ucjax.victims import table, training
+from ucjax.victims import defences, table, training
 from ucjax.victims.contract import Labelling, Recipe
 
 
@@ -97,6 +97,18 @@ def test_the_column_precedes_the_model_and_the_model_the_shared_settings():
 
 
 @pytest.mark.parametrize(
+    ("epochs", "warmup"), [(1, 0), (2, 1), (9, 1), (10, 2), (49, 9), (50, 10), (300, 10)]
+)
+def test_a_vit_s_warm_up_is_a_fifth_at_most(epochs, warmup):
+    spec = resolved("vit_s16:width=2", epochs=epochs).spec
+    assert (spec.warmup_epochs, spec.clip_norm) == (warmup, 1.0)
+    training.check(spec, devices=1)
+    assert resolved("vit_s16:warmup_epochs=3", epochs=epochs).spec.warmup_epochs == 3
+    assert resolved("resnet18", epochs=epochs, warmup_epochs=5).spec.warmup_epochs == 5
+    assert resolved("vit_s16:clip_norm=0").spec.clip_norm == 0
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("resnet81", "unknown model 'resnet81': did you mean resnet18"),
@@ -163,7 +175,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import ImageOps
 
-from ucjax.victims import table
+from ucjax.victims import defences, table
 from ucjax.victims.contract import LabelRule, Labels, Model, Recipe, Treatment
 
 
@@ -211,7 +223,7 @@ def test_a_user_s_module_adds_one_of_each(restored, tmp_path, one_device):
     for images, y in zip(renamed, (labels.train, labels.test), strict=True):
         pictures = [Image.fromarray(np.ascontiguousarray(images.image(i))) for i in range(len(y))]
         items = [
-            table.defend(Item(name, picture.copy, int(label), name), victim.treatments)
+            defences.defend(Item(name, picture.copy, int(label), name), victim.treatments)
             for name, picture, label in zip(images.names, pictures, y, strict=True)
         ]
         treated = build(

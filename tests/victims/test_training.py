@@ -221,6 +221,7 @@ def replaced(**changes):
         ({"spec": replaced(recipes=("mixip",))}, "recipe 'mixip': did you mean mixup"),
         ({"spec": replaced(optimizer="adam")}, "optimizer 'adam': did you mean adamw"),
         ({"spec": replaced(warmup_epochs=3)}, "warmup_epochs is 3 and config.victim.epochs 3"),
+        ({"spec": replaced(clip_norm=-1.0)}, "clip_norm is -1: give a norm, or 0"),
         ({"spec": replaced(learning_rate=0.0)}, "learning_rate is 0 and final_learning_rate 0"),
         ({"spec": replaced(final_learning_rate=0.2)}, "learning_rate is 0.1 and final.* 0.2"),
         ({"spec": replaced(crop=20)}, "crop is 20 and config.victim.short_side 18"),

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from ucjax.data.images import Item
 from ucjax.errors import UserError
-from ucjax.victims import table
+from ucjax.victims import defences
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def picture():
 
 def seen(picture, *treatments):
     item = Item("a/b.png", picture.copy, 2, "key")
-    treated = table.defend(item, treatments)
+    treated = defences.defend(item, treatments)
     assert (treated.name, treated.label) == (item.name, item.label)
     with treated.open() as image:
         assert image.mode == "RGB"
@@ -100,8 +100,8 @@ def test_pictures_are_decoded_first():
 def test_the_cache_tells_treated_pictures_apart(picture):
     item = Item("a.png", picture.copy, 0, "key")
     ways = [(), ("grey",), ("jpeg75",), ("jpeg76",), ("grey", "jpeg75"), ("jpeg75", "grey")]
-    assert len({table.defend(item, way).content_key for way in ways}) == len(ways)
-    assert table.defend(item, ()) is item
+    assert len({defences.defend(item, way).content_key for way in ways}) == len(ways)
+    assert defences.defend(item, ()) is item
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ucjax.comparison import table
     from ucjax.report import tables
 
-    ranked = tables.ranked([table.load(folder) for folder in arguments.runs])
+    runs = arguments.runs
+    ranked = tables.ranked([table.load(folder) for folder in runs], [str(run) for run in runs])
     if arguments.csv:
         csv.writer(sys.stdout, lineterminator="\n").writerows(ranked)
     else:

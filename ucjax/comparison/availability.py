@@ -20,12 +20,12 @@ from ucjax.comparison import ground
 from ucjax.comparison.ground import Ground
 from ucjax.comparison.rows import Row, slug
 from ucjax.data import folder as folders
-from ucjax.data.feed import Feed
+from ucjax.data.feed import Feed, epoch_batches
 from ucjax.data.images import ImageSet
 from ucjax.runtime import checkpoint, parallel
 from ucjax.victims.contract import VictimSpec
 from ucjax.victims.step import compile_victim
-from ucjax.victims.training import epoch_batches, tested_at_once
+from ucjax.victims.training import tested_at_once
 
 STEPS = (50, 100, 200)
 # Of fewer images nothing could be told.

@@ -22,6 +22,9 @@ from ucjax.victims.training import EpochRecord, VictimResult
 CELLS = "cells"
 # Part of every key: raise it when victims train otherwise than before.
 FORMAT = 1
+# Settings that victims did not have at first: off, they are no part of a key, so that the cells
+# from before are still found.
+_ADDED = ("clip_norm", "pretrain_epochs")
 
 
 def key(train: str, test: str, spec: VictimSpec, seed: int) -> str:
@@ -33,7 +36,8 @@ def key(train: str, test: str, spec: VictimSpec, seed: int) -> str:
       spec: the victim.
       seed: of its weights, order, crops and draws.
     """
-    parts = [FORMAT, train, test, asdict(spec), seed]
+    victim = {k: v for k, v in asdict(spec).items() if v or k not in _ADDED}
+    parts = [FORMAT, train, test, victim, seed]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -13,11 +13,12 @@ from ucjax.comparison.rows import Row, slug
 from ucjax.data import folder as folders
 from ucjax.data.images import ImageSet, Item
 from ucjax.errors import UserError
-from ucjax.victims import table
+from ucjax.victims import defences, purify, table
 from ucjax.victims.contract import Labelling, Labels, Victim
 
 # Draws which files are protected apart from what else the seed draws.
 _SHARE_STREAM = 0x5348
+_PURIFIED = "purified"
 
 
 def labels_of(victim: Victim, ground: Ground) -> Labels:
@@ -63,22 +64,41 @@ def training_set(
 ) -> ImageSet:
     """Decodes what a victim trains on: a row's files, treated, mixed and labelled.
 
+    Of the row `absent` it is the clean share alone.
+
     Args:
       row: the files.
-      clean: the same images' clean files, for shares below 100 %.
+      clean: the same images' clean files, for shares below 100 % and leaks.
       victim: whose treatments, share and geometry count.
       labels: of the images.
       ground: of the run.
     """
-    items = row.items
+    items, given = row.items, labels.train
     if victim.share < 100:
         seed = ground.config.seed + _SHARE_STREAM
         classes = np.maximum(ground.splits.train.labels, 0).tolist()
         chosen = folders.stratified(classes, victim.share / 100, seed)
         pairs = zip(row.items, clean, chosen, strict=True)
         items = [ours if protected else theirs for ours, theirs, protected in pairs]
-    items = table.defend_all(items, labels.train, victim.treatments)
+        if row.name.base == "absent":
+            clean = items = [item for item, gone in zip(clean, chosen, strict=True) if not gone]
+            given = given[~chosen]
+    if victim.purify:
+        items = purify.purified(items, victim.purify, ground.folder / _PURIFIED)
+    items = defences.defend_all(items, given, victim.treatments, clean)
     decoded = ground.decode(slug(row.label), items, victim.spec.short_side)
+    return dataclasses.replace(decoded, labels=given, class_names=labels.class_names)
+
+
+def needs_clean(victim: Victim) -> bool:
+    """Whether a victim of a row's files sees some of their clean files as well."""
+    leaks = (table.TREATMENTS[table.treatment(part)[0]].leak for part in victim.treatments)
+    return victim.share < 100 or victim.probe == "clean" or any(leaks)
+
+
+def probe_set(clean: Sequence[Item], victim: Victim, labels: Labels, ground: Ground) -> ImageSet:
+    """Decodes the clean files, from which a victim learns the labels of what it has seen."""
+    decoded = ground.decode("clean", clean, victim.spec.short_side)
     return dataclasses.replace(decoded, labels=labels.train, class_names=labels.class_names)
 
 
@@ -86,6 +106,8 @@ def test_set(victim: Victim, labels: Labels, ground: Ground) -> ImageSet:
     """Decodes the clean test images as a victim sees them; treated only if it asks for that."""
     items = list(ground.splits.test_items)
     if victim.treat == "both":
-        items = [table.defend(item, victim.treatments) for item in items]
+        if victim.purify:
+            items = purify.purified(items, victim.purify, ground.folder / _PURIFIED)
+        items = [defences.defend(item, victim.treatments) for item in items]
     decoded = ground.decode("test", items, victim.spec.short_side)
     return dataclasses.replace(decoded, labels=labels.test, class_names=labels.class_names)

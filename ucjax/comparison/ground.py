@@ -33,6 +33,8 @@ from ucjax.surrogates.features import features
 
 # Characters of a row's label in the name of a file, which may hold 255 bytes.
 LONGEST = 50
+# Images a cluster, on average, below which a line says that they are few.
+_FEWEST = 20
 T = TypeVar("T")
 
 
@@ -160,6 +162,7 @@ class Ground:
         say(
             f"clusters {name}: {spec.k} of {sizes.min()} to {sizes.max()} images"
             + ("" if purity is None else f", purity {purity:.2f}")
+            + _few(len(rows), spec.k)
         )
         return clusters
 
@@ -215,6 +218,14 @@ def load_splits(
             progress=progress,
         )
     )
+
+
+def _few(images_: int, k: int) -> str:
+    """Says if clusters are so small that a noise learnt on one will hardly fit other images."""
+    fewer = max(2, images_ // _FEWEST)
+    if images_ >= _FEWEST * k or fewer >= k:
+        return ""
+    return f"; that is few for a noise to be learnt on: k={fewer} makes them larger"
 
 
 def purity_of(clusters: Clusters, images_: ImageSet) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from ucjax.comparison.availability import Availability
 from ucjax.comparison.ground import Ground, Known
 from ucjax.comparison.rows import Row
 from ucjax.comparison.table import Column, Entry, Line, Table
-from ucjax.data.images import ImageSet
+from ucjax.data.images import ImageSet, Item
 from ucjax.errors import UserError
 from ucjax.files.picture import SUFFIXES
 from ucjax.names import Name
@@ -33,8 +33,8 @@ from ucjax.protections.uc import perturbation
 from ucjax.protections.uc.perturbation import NoiseSpec
 from ucjax.runtime import checkpoint, disk, parallel, workdir
 from ucjax.runtime.progress import MetricsFile, Progress, say
+from ucjax.victims import pretraining, together, training
 from ucjax.victims import table as victims
-from ucjax.victims import together, training
 from ucjax.victims.contract import Labels, Victim
 from ucjax.victims.training import VictimResult
 
@@ -64,6 +64,7 @@ class _Wanted(NamedTuple):
     key: str
     train: ImageSet
     test: ImageSet
+    pretrain: ImageSet | None = None
 
 
 def check(config: ConfigDict, mesh: Mesh) -> Plan:
@@ -257,7 +258,7 @@ def _seen_early(made: Sequence[Row], place: Ground) -> dict[Name, Availability]:
     if clean is None or len(clean.items) < availability.FEWEST:
         return found
     for row in made:
-        if row is not clean and row.name not in found:
+        if row.name.base not in ("clean", "absent") and row.name not in found:
             clusters = row.noise.clusters if row.noise is not None else None
             if clusters is None:
                 clusters = place.clusters(place.config, row.noise_seed).assignment
@@ -280,6 +281,7 @@ def _fill(
     if not len(place.splits.test):
         say("victims: none, since no image is kept for testing")
         return (), {}
+    clean = _clean_items(plan, made, place)
     for victim in plan.columns:
         if not _has_labels(victim, place):
             say(f"victims {victim.name}: none, since the images have no labels")
@@ -287,7 +289,10 @@ def _fill(
         labels = columns.labels_of(victim, place)
         test = columns.test_set(victim, labels, place)
         described.append(_column(victim, labels))
-        asked += _cells_of(victim, labels, test, made, place, wanted)
+        asked += _cells_of(victim, labels, test, made, clean, place, wanted)
+    bases = {cell.row.name.base for cell in asked}
+    if asked and not bases & {"clean", "clean_original"}:
+        say("no row is clean: by how much accuracy drops is not told (add clean to the rows)")
     # Seeds first, so that an early look at a long run compares all rows.
     asked.sort(key=lambda cell: cell.seed)
     results = {cell.key: cells.find(cell.key, place.folder, reuse) for cell in asked}
@@ -305,6 +310,16 @@ def _fill(
     return tuple(described), filled
 
 
+def _clean_items(plan: Plan, made: Sequence[Row], place: Ground) -> Sequence[Item]:
+    """Returns the files without noise, written as those of the rows."""
+    for row in made:
+        if row.name.base == "clean":
+            return row.items
+    if any(columns.needs_clean(victim) for victim in plan.columns):
+        return rows.make(Name("clean"), 0, place).items
+    return place.splits.train_items
+
+
 def _has_labels(victim: Victim, place: Ground) -> bool:
     return victim.labels != "given" or bool((place.splits.train.labels >= 0).all())
 
@@ -314,22 +329,23 @@ def _cells_of(
     labels: Labels,
     test: ImageSet,
     made: Sequence[Row],
+    clean: Sequence[Item],
     place: Ground,
     wanted: Callable[[Name, Victim], bool],
 ) -> list[_Wanted]:
     tested = ground.fingerprint(test).hexdigest()
-    clean = next((row.items for row in made if row.name.base == "clean"), place.splits.train_items)
     found = []
     for row in made:
-        if wanted(row.name, victim):
+        # Where everything is protected, nothing is left without it.
+        if wanted(row.name, victim) and (row.name.base != "absent" or victim.share < 100):
             train = columns.training_set(row, clean, victim, labels, place)
-            trained = ground.fingerprint(train).hexdigest()
-            found += [
-                _Wanted(
-                    row, victim, seed, cells.key(trained, tested, victim.spec, seed), train, test
-                )
-                for seed in place.config.seeds
-            ]
+            trained, seen = ground.fingerprint(train).hexdigest(), None
+            if victim.probe == "clean":
+                seen, train = train, columns.probe_set(clean, victim, labels, place)
+                trained += ground.fingerprint(train).hexdigest()
+            for seed in place.config.seeds:
+                key = cells.key(trained, tested, victim.spec, seed)
+                found.append(_Wanted(row, victim, seed, key, train, test, seen))
     return found
 
 
@@ -358,7 +374,7 @@ def _train(group: Sequence[_Wanted], place: Ground, progress: Callable[..., Prog
     unfinished = [place.folder / cells.CELLS / f"{cell.key[:20]}.safetensors" for cell in group]
     results = training.train_stack(
         [
-            training.Cell(cell.train, cell.test, cell.seed, path, _label(cell))
+            training.Cell(cell.train, cell.test, cell.seed, path, _label(cell), cell.pretrain)
             for cell, path in zip(group, unfinished, strict=True)
         ],
         group[0].victim.spec,
@@ -376,7 +392,8 @@ def _train(group: Sequence[_Wanted], place: Ground, progress: Callable[..., Prog
                 "seed": cell.seed,
             }
             cells.save(place.folder, cell.key, result, cell.victim.spec, about)
-            path.unlink(missing_ok=True)
+            for written in (path, pretraining.checkpoint_of(path)):
+                written.unlink(missing_ok=True)
     parallel.barrier("cell")
 
 
@@ -394,19 +411,16 @@ def _line(name: Name, made: Sequence[Row], seen: Mapping[Name, Availability]) ->
     """Puts together what is known of a row over its noise seeds: the worst of what is seen."""
     facts = [row.facts for row in made if row.name == name]
     seconds = [fact.seconds for fact in facts if fact.seconds is not None]
-    return Line(
-        label=rows.label_of(name),
-        row=str(name),
-        files=facts[0].files,
-        labels=facts[0].labels,
-        epsilon_255=facts[0].epsilon_255,
+    merged = replace(
+        facts[0],
         max_delta_255=max(fact.max_delta_255 for fact in facts),
         mean_abs_delta_255=float(np.mean([fact.mean_abs_delta_255 for fact in facts])),
         psnr_median=min(fact.psnr_median for fact in facts),
         ssim_median=min(fact.ssim_median for fact in facts),
         seconds=float(np.mean(seconds)) if seconds else None,
-        image_passes=facts[0].image_passes,
-        availability=seen.get(name),
+    )
+    return Line(
+        label=rows.label_of(name), row=str(name), availability=seen.get(name), **asdict(merged)
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ucjax.comparison import cells
 from ucjax.comparison.availability import Availability
+from ucjax.comparison.rows import Facts
 from ucjax.errors import UserError
 from ucjax.runtime import checkpoint
 from ucjax.victims.training import VictimResult
@@ -29,20 +30,17 @@ CSV = (
 
 
 @dataclass(frozen=True)
-class Line:
-    """What is known of a row before any victim (see `rows.Facts`)."""
+class Line(Facts):
+    """What is known of a row before any victim, over its noise seeds.
+
+    Attributes:
+      label: what it is called in tables.
+      row: as asked for.
+      availability: how early its noise is seen; None where that was not measured.
+    """
 
     label: str
     row: str
-    files: int
-    labels: str
-    epsilon_255: int | None
-    max_delta_255: int
-    mean_abs_delta_255: float
-    psnr_median: float
-    ssim_median: float
-    seconds: float | None
-    image_passes: int
     availability: Availability | None = None
 
 

@@ -13,6 +13,7 @@ from ucjax.names import parse
 CONTROLS = {
     "clean": "the clean files",
     "clean_original": "the untouched files",
+    "absent": "the clean share alone",
     "random": "random noise per image",
     "cluster_random": "a fixed random pattern per cluster",
     "cluster_untrained": "the same noise before training",

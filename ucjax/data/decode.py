@@ -160,11 +160,14 @@ def load(name: str, open_: Callable[[], Image.Image], short_side: int) -> np.nda
     """Returns the decoded and resized picture, uint8 `[h, w, 3]`, or why it cannot be read.
 
     Raises:
-      UserError: the file system failed, which says nothing about the picture.
+      UserError: the file system failed, or what is learned from all pictures, which says nothing
+        about this one.
     """
     try:
         with open_() as image:
             return np.asarray(resize(decode(image), short_side))
+    except UserError:
+        raise
     except UnidentifiedImageError:
         return "not a picture"
     except OSError as error:

@@ -6,6 +6,7 @@ The bytes of a batch are the same either way, and on any number of devices and p
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -149,6 +150,13 @@ class Feed:
         shape = (len(crops.row), self._size, self._size, 3)
         sharding = NamedSharding(self._mesh, parallel.SHARDED)
         return jax.make_array_from_callback(shape, sharding, cut)
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Returns a permutation of `count` images, wrapped around to full batches: `[steps, b]`."""
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    steps = math.ceil(count / batch_size)
+    return np.resize(order, (steps, batch_size))
 
 
 def _quarter_of_memory(mesh: Mesh) -> int:

@@ -98,7 +98,7 @@ class ResNet18(nn.Module):
     """ResNet-18 (He et al., arXiv:1512.03385) with `width` channels in its first stage.
 
     Attributes:
-      num_classes: Number of logits.
+      num_classes: Number of logits; 0: the features instead.
       width: Channels of the stem and the first stage; 64 is the published network.
       axis_name: Mapped axis over which BatchNorm's statistics are averaged; None for none.
       small: Whether the stem is that for images of 32 pixels: 3x3, neither stride nor pooling.
@@ -111,7 +111,7 @@ class ResNet18(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Returns logits `[b, num_classes]` of normalized images `[b, h, w, 3]`."""
+        """Returns logits `[b, num_classes]` of normalized images `[b, h, w, 3]`, or features."""
         size, stride = (3, 1) if self.small else (7, 2)
         x = Conv(self.width, size, stride, name="conv1")(x)
         x = BatchNorm(self.axis_name, name="bn1")(x, train)
@@ -124,6 +124,8 @@ class ResNet18(nn.Module):
                 name = f"layer{stage + 1}_{block}"
                 x = BasicBlock(features, stride, self.axis_name, name=name)(x, train)
         x = jnp.mean(x, (1, 2))
+        if not self.num_classes:
+            return x
         bound = x.shape[-1] ** -0.5
 
         def uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:

@@ -264,7 +264,10 @@ def load_surrogate(published: Protector) -> surrogates.Surrogate:
       UserError: its weights are missing, or are others than those it was made with.
     """
     surrogate = surrogates.load(
-        published.surrogate_name, path=published.surrogate_path, image_size=published.crop
+        published.surrogate_name,
+        path=published.surrogate_path,
+        image_size=published.crop,
+        precision=published.surrogate_precision,
     )
     if surrogate.sha256 != published.surrogate_sha256:
         raise UserError(

@@ -163,5 +163,8 @@ def _victims(
     tests += images.classes * math.ceil(m / max(images.classes, 1) / at_once)
     steps = spec.epochs * math.ceil(n / spec.batch_size)
     name = f"{trained} × {victim.name}"
+    if spec.pretrain_epochs:
+        before = trained * spec.pretrain_epochs * math.ceil(n / spec.batch_size)
+        yield Stage(f"pretrain {name}", True, before, "steps", f"pretrain {victim.name}")
     yield Stage(f"train {name}", True, trained * steps, "steps", f"train {victim.name}")
     yield Stage(f"test {name}", True, trained * tests, "steps", f"test {victim.name}")

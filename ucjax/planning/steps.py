@@ -20,7 +20,7 @@ from ucjax.protections.uc.objective import Batch, make_objective
 from ucjax.protections.uc.perturbation import NoiseSpec
 from ucjax.runtime.parallel import REPLICATED, SHARDED
 from ucjax.surrogates import Surrogate, features
-from ucjax.victims import together
+from ucjax.victims import pretraining, together
 from ucjax.victims.contract import Victim
 from ucjax.victims.step import make_programs
 from ucjax.victims.training import tested_at_once
@@ -119,10 +119,17 @@ def _victim(victim: Victim, images: Images, mesh: Mesh) -> dict[str, Step]:
     )
     train = (state, _pixels(b, spec.crop, mesh), labels, seed)
     at_once = together.at_once(mesh)
-    return {
+    found = {
         f"train {victim.name}": Step(programs.step, train, carries=True, at_once=at_once),
         f"test {victim.name}": Step(programs.test, test, carries=False, at_once=at_once),
     }
+    if spec.pretrain_epochs:
+        first = pretraining.compile_pretraining(spec, 1, mesh)
+        parts = (state.params["encoder"], state.batch_stats["encoder"])
+        encoder = _like(jax.eval_shape(first.init, seed, *parts), mesh)
+        given = (encoder, _pixels(b, spec.crop, mesh), seed)
+        found[f"pretrain {victim.name}"] = Step(first.step, given, carries=True, at_once=at_once)
+    return found
 
 
 def _pixels(count: int, size: int, mesh: Mesh) -> jax.ShapeDtypeStruct:

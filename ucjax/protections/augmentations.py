@@ -37,13 +37,18 @@ def shifted(key: jax.Array, images: jax.Array) -> jax.Array:
     return augment.random_flip(flip_key, moved)
 
 
-def strong(strength: float) -> Augmentation:
+def strong(strength: float, *, least_area: float | None = None) -> Augmentation:
     """Returns the family of contrastive learning at a strength of 0 to 1.
 
     A random resized crop, a flip, color jitter (brightness, contrast, saturation, hue, in this
     order) and grey, as in Wang et al., NeurIPS 2024 (AUE and AAP). The hue is turned in YIQ, not
     in HSV, whose gradient jumps.
+
+    Args:
+      strength: of all of them.
+      least_area: of a crop, as a share of the image's; None for what the strength says.
     """
+    least = max(1 - 0.9 * strength, 0.05) if least_area is None else least_area
 
     def apply(key: jax.Array, images: jax.Array) -> jax.Array:
         keys = jax.random.split(key, 7)
@@ -53,7 +58,7 @@ def strong(strength: float) -> Augmentation:
             drawn = jax.random.uniform(keys[number], (whole, *shape), minval=low, maxval=high)
             return augment.own_share(drawn)
 
-        images = _resized_crop(images, uniform(0), uniform(1), uniform(2, 2), strength)
+        images = _resized_crop(images, uniform(0), uniform(1), uniform(2, 2), least)
         images = augment.random_flip(keys[3], images)
         jittered = _jitter(images, uniform(4, 4, low=-1.0), strength)
         chance = min(0.99, 0.8 * strength)
@@ -101,10 +106,10 @@ def resample(
 
 
 def _resized_crop(
-    images: jax.Array, area: jax.Array, ratio: jax.Array, place: jax.Array, strength: float
+    images: jax.Array, area: jax.Array, ratio: jax.Array, place: jax.Array, least: float
 ) -> jax.Array:
     """Crops as torchvision's RandomResizedCrop, of aspect 3/4 to 4/3, from uniform numbers."""
-    side, least = images.shape[1], max(1 - 0.9 * strength, 0.05)
+    side = images.shape[1]
     area = least + (1 - least) * area
     aspect = jnp.exp((2 * ratio - 1) * jnp.log(4 / 3))
     sides = jnp.sqrt(area)[:, None] * jnp.stack([aspect**-0.5, aspect**0.5], 1)

@@ -23,7 +23,7 @@ from safetensors.numpy import save as dump_safetensors
 from ucjax.errors import UserError
 from ucjax.protections.noise import Noise, Patterns, Pixels
 from ucjax.protections.waves import Gratings
-from ucjax.runtime import checkpoint, disk
+from ucjax.runtime import checkpoint, disk, platforms
 from ucjax.surrogates import Surrogate
 
 FORMAT = 3
@@ -61,6 +61,8 @@ class Protector:
     seed: int
     versions: dict[str, str]
     gratings: Gratings | None = None  # with this budget and short side
+    # What the surrogate computed in: "float32" or "bfloat16"; "auto" where nobody wrote it down.
+    surrogate_precision: str = "auto"
 
     @property
     def kind(self) -> str:
@@ -124,6 +126,7 @@ def of_noise(
         crop=config.data.crop,
         seed=seed,
         versions=versions,
+        surrogate_precision=np.dtype(platforms.compute_dtype(config.surrogate.precision)).name,
     )
 
 
@@ -168,6 +171,7 @@ def load(folder: Path) -> Protector:
         )
     try:
         arrays = parse_safetensors(tensors)
+        described.setdefault("surrogate_precision", "auto")
         values = {key: described[key] for key in _described()}
         values |= {key: tuple(float(x) for x in values[key]) for key in ("mean", "std")}
         protector = _restored(str(described["kind"]), arrays, values)
@@ -230,6 +234,8 @@ def _fault(protector: Protector) -> str:
     for key in ("surrogate_name", "surrogate_path", "surrogate_id", "surrogate_sha256"):
         if not isinstance(value := getattr(protector, key), str):
             return f"{key} is {value!r}, no text"
+    if protector.surrogate_precision not in platforms.PRECISIONS:
+        return f"surrogate_precision is {protector.surrogate_precision!r}"
     if protector.short_side > _LONGEST_SIDE:
         return f"short side {protector.short_side} is over {_LONGEST_SIDE}"
     if (protector.noise is None) == (protector.gratings is None):

@@ -45,6 +45,11 @@ PROTECTIONS: dict[str, Protection] = {
         "no noise, written and read as every other row", controls.clean, drawn=False
     ),
     "clean_original": Protection("the untouched files, in their own geometry", None, drawn=False),
+    "absent": Protection(
+        "what a column's share would protect is not there: the clean share alone",
+        None,
+        drawn=False,
+    ),
     "random": Protection(
         "random signs of each image's own: the null", controls.per_image, ("eps", "grain")
     ),

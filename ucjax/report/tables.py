@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ucjax.comparison.table import Line, Table, drop, leaderboard
 from ucjax.comparison.verdict import percent
@@ -13,7 +14,7 @@ FACTS = (
 )  # fmt: skip
 RANKED = (
     "protection", "victim", "seeds", "last %", "drop", "95 % interval", "PSNR", "SSIM", "seconds",
-    "passes", "labels",
+    "passes", "labels", "run",
 )  # fmt: skip
 
 
@@ -71,9 +72,15 @@ def text(table: Table) -> str:
     return "\n".join([head, *aligned(facts(table))])
 
 
-def ranked(tables: list[Table]) -> list[tuple[str, ...]]:
-    """Returns a header and the entries of all tables, the largest drop first, in points."""
+def ranked(tables: Sequence[Table], runs: Sequence[str]) -> list[tuple[str, ...]]:
+    """Returns a header and the entries of all tables, the largest drop first, in points.
+
+    Args:
+      tables: of several runs.
+      runs: what each of them is called.
+    """
     found: list[tuple[str, ...]] = [RANKED]
+    run_of = {id(table): run for table, run in zip(tables, runs, strict=True)}
     for table, entry in leaderboard(tables):
         line, fell = table.line(entry.label), drop(table, entry)
         found.append(
@@ -89,6 +96,7 @@ def ranked(tables: list[Table]) -> list[tuple[str, ...]]:
                 _seconds(line),
                 str(line.image_passes),
                 line.labels,
+                run_of[id(table)],
             )
         )
     return found

@@ -36,7 +36,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     if parallel.agree(path.exists()):
         before, now = flat(checkpoint.read_json(path)), flat(ours)
         keys = sorted((before.keys() | now.keys()) - FREE_KEYS)
-        different = [key for key in keys if before.get(key) != now.get(key)]
+        # A setting that a later version added, and that is off, changes nothing.
+        different = [key for key in keys if (before.get(key) or None) != (now.get(key) or None)]
         if different:
             key = different[0]
             raise StaleError(

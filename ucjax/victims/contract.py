@@ -39,6 +39,8 @@ class VictimSpec:
       mean: subtracted from the pixels, which lie in [0, 1].
       std: divides the difference.
       flip: whether training images are mirrored with probability 1/2.
+      pretrain_epochs: passes over the images without their labels, before the others.
+      clip_norm: gradients of all trained parameters together are shortened to this norm; 0: none.
     """
 
     model: str
@@ -57,6 +59,8 @@ class VictimSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     flip: bool
+    pretrain_epochs: int = 0
+    clip_norm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Model:
       defaults: settings of `config.victim` that it replaces, unless the column sets them.
       start: turns freshly drawn host variables into those that training starts from.
       trainable: whether the parameter at this path is trained; None: all are.
+      contrast: whether it is a `models.simclr.Probed`, whose encoder is trained first.
     """
 
     sentence: str
@@ -78,6 +83,7 @@ class Model:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     start: Callable[[Any], Any] | None = None
     trainable: Callable[[tuple[str, ...]], bool] | None = None
+    contrast: bool = False
 
 
 class Forward(Protocol):
@@ -116,6 +122,7 @@ class Recipe:
 
 
 Change = Callable[[Image.Image], Image.Image]
+Pictures = Sequence[Callable[[], Image.Image]]
 
 
 @dataclass(frozen=True)
@@ -129,14 +136,15 @@ class Treatment:
       argument: the numbers it may have in its name; None: none.
       learn: instead of `make`: from functions that open the n RGB training pictures, their labels
         int32 `[n]` and the number, such a function; training pictures only are changed.
+      leak: instead of both: as `learn`, from functions that open the n training pictures and the
+        same n without protection, of which the exploiter is to look at few, and the number.
     """
 
     sentence: str
     make: Callable[[int | None], Change] | None = None
     argument: range | None = None
-    learn: (
-        Callable[[Sequence[Callable[[], Image.Image]], np.ndarray, int | None], Change] | None
-    ) = None
+    learn: Callable[[Pictures, np.ndarray, int | None], Change] | None = None
+    leak: Callable[[Pictures, Pictures, int | None], Change] | None = None
 
 
 @dataclass(frozen=True)
@@ -208,6 +216,9 @@ class Victim:
         (arXiv:2301.13838); "both": those it is used on, too.
       labels: the label rule with its argument: "given", "random-5".
       share: percent of the training files that are protected, 1 to 100; the others are clean.
+      probe: "files": a model with an encoder learns its labels from the training files as well;
+        "clean": from their clean files.
+      purify: a command that changes the pictures before anything else; "" for none.
     """
 
     name: Name
@@ -216,3 +227,5 @@ class Victim:
     treat: str = "train"
     labels: str = "given"
     share: int = 100
+    probe: str = "files"
+    purify: str = ""

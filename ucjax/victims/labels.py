@@ -16,6 +16,18 @@ from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
 from ucjax.victims.contract import Labelling, Labels
 
+# Parkhi et al., "Cats and Dogs", CVPR 2012 (Oxford-IIIT Pet): 12 breeds of cats, 25 of dogs.
+_CATS = (
+    "abyssinian bengal birman bombay british_shorthair egyptian_mau maine_coon persian ragdoll "
+    "russian_blue siamese sphynx"
+)
+_DOGS = (
+    "american_bulldog american_pit_bull_terrier basset_hound beagle boxer chihuahua "
+    "english_cocker_spaniel english_setter german_shorthaired great_pyrenees havanese "
+    "japanese_chin keeshond leonberger miniature_pinscher newfoundland pomeranian pug "
+    "saint_bernard samoyed scottish_terrier shiba_inu staffordshire_bull_terrier wheaten_terrier "
+    "yorkshire_terrier"
+)
 MAPPINGS = (".json", ".csv")
 _DEFAULT = "efficientnet_lite0"
 
@@ -51,6 +63,26 @@ def random(labelling: Labelling) -> Labels:
     groups = groups.astype(np.int32)
     names = tuple(f"group {i}" for i in range(n))
     return Labels(groups[labelling.train.labels], groups[labelling.test.labels], names)
+
+
+def species(labelling: Labelling) -> Labels:
+    """Joins the breeds of Oxford-IIIT Pet to cats and dogs, by the names of the classes.
+
+    Raises:
+      UserError: a class has another name, or images have no class.
+    """
+    _check_classes(labelling, "species")
+    of = {**dict.fromkeys(_CATS.split(), 0), **dict.fromkeys(_DOGS.split(), 1)}
+    names = labelling.train.class_names
+    spelled = [name.lower().replace(" ", "_").replace("-", "_") for name in names]
+    if strange := [name for name, key in zip(names, spelled, strict=True) if key not in of]:
+        raise UserError(
+            f"labels=species knows the breeds of Oxford-IIIT Pet, and {len(strange)} of "
+            f"{len(names)} classes are none, first {strange[0]!r}: name a file that maps classes "
+            "to groups (labels=FILE.csv)"
+        )
+    group = np.array([of[key] for key in spelled], np.int32)
+    return Labels(group[labelling.train.labels], group[labelling.test.labels], ("cat", "dog"))
 
 
 def check_clusters(argument: str) -> None:

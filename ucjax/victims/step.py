@@ -126,8 +126,13 @@ def make_optimizer(spec: VictimSpec, total_steps: int) -> optax.GradientTransfor
     """Returns SGD as torch's, with L2 decay, or AdamW, whose rate ends after `total_steps`."""
     rate = learning_rate(spec, total_steps)
     if spec.optimizer == "adamw":
-        return optax.adamw(rate, weight_decay=spec.weight_decay)
-    return optax.chain(optax.add_decayed_weights(spec.weight_decay), optax.sgd(rate, spec.momentum))
+        optimizer = optax.adamw(rate, weight_decay=spec.weight_decay)
+    else:
+        decay = optax.add_decayed_weights(spec.weight_decay)
+        optimizer = optax.chain(decay, optax.sgd(rate, spec.momentum))
+    if not spec.clip_norm:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(spec.clip_norm), optimizer)
 
 
 def learning_rate(spec: VictimSpec, total_steps: int) -> optax.Schedule:

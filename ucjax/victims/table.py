@@ -6,30 +6,22 @@ A user's own module adds to the same tables; `config.modules` and `--module` imp
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from ucjax import names
-from ucjax.data.decode import decode
-from ucjax.data.images import Item
 from ucjax.errors import UserError
 from ucjax.names import Name
 from ucjax.networks.resnet import ResNet18
 from ucjax.runtime import parallel
-from ucjax.victims import attacks, labels, treatments
+from ucjax.victims import attacks, labels, purify, treatments
 from ucjax.victims.contract import (
-    Change,
     Labelling,
     LabelRule,
     Labels,
@@ -39,16 +31,17 @@ from ucjax.victims.contract import (
     Victim,
     VictimSpec,
 )
-from ucjax.victims.models import lite0
+from ucjax.victims.models import lite0, simclr
 from ucjax.victims.models.efficientnet import EfficientNet, Style
 from ucjax.victims.models.linear import Linear
 from ucjax.victims.models.regnet import RegNet
 from ucjax.victims.models.resnet50 import ResNet50
+from ucjax.victims.models.simclr import Probed
 from ucjax.victims.models.vgg import VGG6
 from ucjax.victims.models.vit import ViT
-from ucjax.victims.recipes import adversarial, crops, cutmix, cutout, gauss, mixup
+from ucjax.victims.recipes import adversarial, crops, cutmix, cutout, gauss, mixup, ueraser
 
-_VIT = {"optimizer": "adamw", "learning_rate": 5e-4, "weight_decay": 0.05}
+_VIT = {"optimizer": "adamw", "learning_rate": 5e-4, "weight_decay": 0.05, "clip_norm": 1.0}
 
 
 def _vit(classes: int, width: int, *, heads: int, patch: int = 0) -> nn.Module:
@@ -56,6 +49,9 @@ def _vit(classes: int, width: int, *, heads: int, patch: int = 0) -> nn.Module:
 
 
 _PRETRAINED = {"learning_rate": 0.01, "epochs": 6, "mean": lite0.MEAN, "std": lite0.STD}
+
+
+_PROBE = {"pretrain_epochs": 200, "epochs": 100, "learning_rate": 1.0, "weight_decay": 0.0}
 
 
 def _lite0(classes: int, width: int, *, tune: bool) -> nn.Module:
@@ -78,11 +74,13 @@ MODELS: dict[str, Model] = {
         {**_VIT, "warmup_epochs": 1},
     ),
     "vit_s16": Model(
-        "ViT-S/16: 12 blocks with 6 heads", partial(_vit, heads=6, patch=16),
+        "ViT-S/16: 12 blocks with 6 heads, a warm-up of 10 epochs (of fewer than 50, a fifth)",
+        partial(_vit, heads=6, patch=16),
         {**_VIT, "warmup_epochs": 10},
     ),
     "vit_b16": Model(
-        "ViT-B/16 as torchvision's: 12 blocks with 12 heads", partial(_vit, heads=12, patch=16),
+        "ViT-B/16 as torchvision's: 12 blocks with 12 heads, the same warm-up",
+        partial(_vit, heads=12, patch=16),
         {**_VIT, "warmup_epochs": 10},
     ),
     "lite0": Model(
@@ -104,6 +102,16 @@ MODELS: dict[str, Model] = {
     "efficientnet_b1": Model(
         "EfficientNet-B1 as torchvision's, from scratch; config.victim.width does not change it",
         lambda classes, width: EfficientNet(classes, style=Style(axis_name=parallel.AXIS)),
+    ),
+    "simclr_rn18": Model(
+        "ResNet-18 trained by SimCLR on the files without labels, then a linear probe",
+        lambda classes, width: Probed(ResNet18(0, width, axis_name=parallel.AXIS), classes),
+        _PROBE, trainable=simclr.in_head, contrast=True,
+    ),
+    "simclr_rn50": Model(
+        "ResNet-50 trained by SimCLR on the files without labels, then a linear probe",
+        lambda classes, width: Probed(ResNet50(0, width, axis_name=parallel.AXIS), classes),
+        _PROBE, trainable=simclr.in_head, contrast=True,
     ),
     "linear": Model(
         "a linear classifier of pixels", lambda classes, width: Linear(classes),
@@ -129,6 +137,8 @@ RECIPES: dict[str, Recipe] = {
     "gauss_paper": Recipe(
         "Gaussian smoothing with 7 x 7 pixels, sigma 3", gauss.smooth_as_in_the_paper
     ),
+    "ueraser": Recipe("fractals, JPEG and one strong change of each image, once", ueraser.change),
+    "ueraser_max": Recipe("the worst of five such changes of each image", loss=ueraser.worst),
     **{
         f"at{eps}": Recipe(
             f"adversarial training within {eps}/255: ten steps", loss=adversarial.training(eps)
@@ -153,13 +163,17 @@ TREATMENTS: dict[str, Treatment] = {
     "clustermean": Treatment(
         "what N groups have in common subtracted", None, range(2, 257), attacks.cluster_mean
     ),
+    "pair_leak": Treatment(
+        "the noise of N leaked pairs of clean and protected pictures subtracted",
+        argument=range(1, 1025), leak=attacks.pair_leak,
+    ),
     "ortho": Treatment(
         "directions that tell the classes apart, at N pixels a side, projected out",
         None,
         range(8, 513),
         attacks.orthogonal,
     ),
-}
+}  # fmt: skip
 
 LABELS: dict[str, LabelRule] = {
     "given": LabelRule("the images' own", labels.given),
@@ -178,6 +192,7 @@ LABELS: dict[str, LabelRule] = {
         "each class split in two in the features of another surrogate",
         labels.fine, labels.check_fine, "fine[-SURROGATE]",
     ),
+    "species": LabelRule("the breeds of Oxford-IIIT Pet joined to cats and dogs", labels.species),
     "mapping": LabelRule(
         "a file that maps names of classes or images to new classes",
         labels.mapping, labels.check_mapping, "PATH.json|PATH.csv",
@@ -191,7 +206,7 @@ SHORT = {
     "wd": "weight_decay",
     "side": "short_side",
 }
-_OWN = {"labels": "given", "share": 100, "treat": "train", "px": 0}
+_OWN = {"labels": "given", "share": 100, "treat": "train", "px": 0, "probe": "files", "purify": ""}
 
 
 def resolve(column: Name, shared: ConfigDict) -> Victim:
@@ -213,7 +228,7 @@ def resolve(column: Name, shared: ConfigDict) -> Victim:
     if own["treat"] not in ("train", "both"):
         raise UserError(f"column {column}: treat={own['treat']}: choose train or both")
     for part in treated:
-        if own["treat"] == "both" and TREATMENTS[_treatment(part)[0]].learn:
+        if own["treat"] == "both" and TREATMENTS[treatment(part)[0]].make is None:
             raise UserError(
                 f"column {column}: {part} is learned from the training pictures and changes no "
                 "others: leave out treat=both"
@@ -221,10 +236,26 @@ def resolve(column: Name, shared: ConfigDict) -> Victim:
     if not 1 <= own["share"] <= 100:
         raise UserError(f"column {column}: share={own['share']}: give a percentage, 1 to 100")
     find_labels(own["labels"])
-    values = {**shared.victim, **MODELS[column.base].defaults, **settings}
+    if own["probe"] not in ("files", "clean") or (
+        own["probe"] == "clean" and not MODELS[column.base].contrast
+    ):
+        raise UserError(
+            f"column {column}: probe={own['probe']}: choose files or, for a model that is first "
+            "trained without labels, clean"
+        )
+    if own["purify"]:
+        purify.words(own["purify"])
+    defaults = MODELS[column.base].defaults
+    values = {**shared.victim, **defaults, **settings}
+    if "warmup_epochs" in defaults and "warmup_epochs" not in settings:
+        # The model's own is for its usual length.
+        epochs = values["epochs"]
+        shortest = min(max(epochs // 5, 1), epochs - 1)
+        values["warmup_epochs"] = min(values["warmup_epochs"], max(shortest, 0))
     name = Name(column.base, "", (*treated, *recipes), tuple(sorted(keys.items())))
     spec = VictimSpec(model=column.base, recipes=recipes, **values)
-    return Victim(name, spec, treated, own["treat"], own["labels"], own["share"])
+    own = {key: own[key] for key in ("treat", "labels", "share", "probe", "purify")}
+    return Victim(name, spec, treated, **own)
 
 
 def _parts(column: Name) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -236,7 +267,7 @@ def _parts(column: Name) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if part in RECIPES:
             recipes.append(part)
         else:
-            word, number = _treatment(part)
+            word, number = treatment(part)
             treated.append(word if number is None else f"{word}{number}")
     for part in {*recipes, *treated}:
         if (recipes + treated).count(part) > 1:
@@ -250,8 +281,12 @@ def _parts(column: Name) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(recipes), tuple(treated)
 
 
-def _treatment(part: str) -> tuple[str, int | None]:
-    """Splits "jpeg75" into a key of `TREATMENTS` and its number."""
+def treatment(part: str) -> tuple[str, int | None]:
+    """Splits "jpeg75" into a key of `TREATMENTS` and its number.
+
+    Raises:
+      UserError: it is no such key, or has a number that it cannot have.
+    """
     word, digits = part, ""
     if part not in TREATMENTS and (match := re.fullmatch(r"(.*?)(\d+)", part)):
         word, digits = match.groups()
@@ -311,79 +346,6 @@ def _value(text: str, default: Any, what: str) -> Any:
     return values
 
 
-def defend(item: Item, treated: tuple[str, ...]) -> Item:
-    """Returns the item as the exploiter sees it: treated at its own size, before any resizing.
-
-    Args:
-      item: a picture.
-      treated: treatments by their names, applied in this order; none leaves the item as it is.
-
-    Raises:
-      UserError: an unknown treatment.
-    """
-    if not treated:
-        return item
-    parts = [_treatment(part) for part in treated]
-    makers = [(TREATMENTS[word].make, number) for word, number in parts]
-    changes = [make(number) for make, number in makers if make is not None]
-    if len(changes) < len(parts):
-        raise UserError(f"{'+'.join(treated)} is learned from a training set, not from a picture")
-
-    def open_() -> Image.Image:
-        picture = _decoded(item)
-        for change in changes:
-            picture = change(picture)
-        return picture
-
-    return Item(item.name, open_, item.label, "-".join([item.content_key, *treated]))
-
-
-def defend_all(items: Sequence[Item], labels: np.ndarray, treated: tuple[str, ...]) -> list[Item]:
-    """Returns the training items `[n]` as `defend`, and what is learned from all of them done.
-
-    It is learned when the first of them is opened, from pictures treated as those before it.
-
-    Args:
-      items: the pictures.
-      labels: of the pictures, int32 `[n]`.
-      treated: treatments by their names, applied in this order.
-
-    Raises:
-      UserError: an unknown treatment.
-    """
-    for part in treated:
-        word, number = _treatment(part)
-        if (learn := TREATMENTS[word].learn) is None:
-            items = [defend(item, (part,)) for item in items]
-        else:
-            items = _learned(items, labels, part, lambda p, f=learn, n=number: f(p, labels, n))
-    return list(items)
-
-
-def _learned(
-    items: Sequence[Item], labels: np.ndarray, part: str, learn: Callable[..., Change]
-) -> list[Item]:
-    whole = [[item.name, item.content_key] for item in items], labels.tolist()
-    mark = hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
-    lock, known = threading.Lock(), list[Change]()
-
-    def opened(item: Item) -> Image.Image:
-        with lock:
-            if not known:
-                known.append(learn([partial(_decoded, other) for other in items]))
-        return known[0](_decoded(item))
-
-    return [
-        Item(item.name, partial(opened, item), item.label, f"{item.content_key}-{part}-{mark}")
-        for item in items
-    ]
-
-
-def _decoded(item: Item) -> Image.Image:
-    with item.open() as image:
-        return decode(image)
-
-
 def find_labels(text: str) -> tuple[LabelRule, str]:
     """Returns a column's label rule and its argument.
 
@@ -426,6 +388,8 @@ def describe() -> str:
         "keys (:key=value)": {
             "share": "percent of the training files that are protected, the others are clean",
             "treat": "train or both: which pictures the treatments change",
+            "probe": "files or clean: what simclr_rn18 and simclr_rn50 learn labels from",
+            "purify": "a command, before the treatments: it reads the folder {in}, writes {out}",
             "px": "side of the crop in pixels; files are resized to 8/7 of it",
             **{short: f"config.victim.{setting}" for short, setting in SHORT.items()},
             "…": "any other key of config.victim",

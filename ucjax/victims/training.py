@@ -20,12 +20,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ucjax import names
-from ucjax.data.feed import Feed
+from ucjax.data.feed import Feed, epoch_batches
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
 from ucjax.runtime import checkpoint as files
 from ucjax.runtime import parallel
 from ucjax.runtime.progress import MetricsFile, Progress
+from ucjax.victims import pretraining
 from ucjax.victims.contract import VictimSpec
 from ucjax.victims.step import Programs, State, compile_stack, compile_victim
 from ucjax.victims.table import MODELS, RECIPES
@@ -63,6 +64,7 @@ class Cell:
       seed: determines weights, order, crops and flips.
       checkpoint: the file to continue from and to write; whoever keeps the result deletes it.
       label: the victim's name on the progress line and in the metrics.
+      pretrain: the images that its encoder learns from without labels; None: those of `train`.
     """
 
     train: ImageSet
@@ -70,6 +72,7 @@ class Cell:
     seed: int
     checkpoint: Path
     label: str = "victim"
+    pretrain: ImageSet | None = None
 
 
 def train(
@@ -130,11 +133,12 @@ def train_stack(
     programs = compile_victim(spec, classes, spec.epochs * steps, mesh)
     step = compile_stack(spec, classes, spec.epochs * steps, mesh, len(cells))
     budget = None if budget_bytes is None else budget_bytes // len(cells)
-    running = [_begin(cell, spec, programs, mesh, budget) for cell in cells]
+    options: dict[str, Any] = {"mesh": mesh, "metrics": metrics, "progress": progress}
+    running = [_begin(c, spec, programs, budget_bytes=budget, **options) for c in cells]
     first = int(running[0].state.step)
     if any(int(r.state.step) != first for r in running):
-        options = {"mesh": mesh, "metrics": metrics, "budget_bytes": budget_bytes}
-        return [train_stack([c], spec, progress=progress, **options)[0] for c in cells]  # type: ignore[arg-type]
+        options["budget_bytes"] = budget_bytes
+        return [train_stack([c], spec, **options)[0] for c in cells]
     label = cells[0].label + (f" and {len(cells) - 1} more" if len(cells) > 1 else "")
     images_a_step = spec.batch_size * len(cells)
     bar = progress(label, spec.epochs * steps * images_a_step, done=first * images_a_step)
@@ -193,10 +197,22 @@ def _steps_and_classes(cells: Sequence[Cell], spec: VictimSpec) -> tuple[int, in
 
 
 def _begin(
-    cell: Cell, spec: VictimSpec, programs: Programs, mesh: Mesh, budget_bytes: int | None
+    cell: Cell,
+    spec: VictimSpec,
+    programs: Programs,
+    *,
+    mesh: Mesh,
+    budget_bytes: int | None,
+    metrics: MetricsFile,
+    progress: Callable[..., Progress],
 ) -> _Running:
     seed = parallel.replicate(np.uint32(cell.seed), mesh)
     state, curve = _restore(cell.checkpoint, programs.init(seed), spec.epochs, mesh)
+    if spec.pretrain_epochs and not int(state.step):
+        kept = pretraining.checkpoint_of(cell.checkpoint)
+        place = pretraining.Place(mesh, kept, metrics, progress, budget_bytes, cell.label)
+        images = cell.train if cell.pretrain is None else cell.pretrain
+        state = pretraining.pretrain(state, images, spec, seed=cell.seed, place=place)
     train_feed, test_feed = (
         Feed(images, spec.crop, mesh=mesh, budget_bytes=budget_bytes)
         for images in (cell.train, cell.test)
@@ -236,13 +252,6 @@ def read_result(path: Path) -> VictimResult:
     saved = files.read_json(path)
     curve = tuple(EpochRecord(*row) for row in saved["curve"])
     return VictimResult(saved["last"], saved["peak"], curve, tuple(saved["classes"]))
-
-
-def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """Returns a permutation of `count` images, wrapped around to full batches: `[steps, b]`."""
-    order = np.random.default_rng((seed, epoch)).permutation(count)
-    steps = math.ceil(count / batch_size)
-    return np.resize(order, (steps, batch_size))
 
 
 def tested_at_once(count: int, batch_size: int, mesh: Mesh) -> int:
@@ -320,6 +329,16 @@ def check(spec: VictimSpec, *, devices: int) -> None:
         raise UserError(
             f"config.victim.learning_rate is {spec.learning_rate:g} and final_learning_rate "
             f"{spec.final_learning_rate:g}: the first must be positive, the second from 0 to it"
+        )
+    if spec.pretrain_epochs < 0 or (spec.pretrain_epochs and not MODELS[spec.model].contrast):
+        able = ", ".join(name for name, model in MODELS.items() if model.contrast)
+        raise UserError(
+            f"config.victim.pretrain_epochs is {spec.pretrain_epochs} and the model {spec.model}: "
+            f"only {able} are trained without labels first"
+        )
+    if not 0 <= spec.clip_norm < math.inf:
+        raise UserError(
+            f"config.victim.clip_norm is {spec.clip_norm:g}: give a norm, or 0 not to clip"
         )
     if not 1 <= spec.crop <= spec.short_side:
         raise UserError(

@@ -43,7 +43,7 @@ class ResNet50(nn.Module):
     """ResNet-50 (He et al., arXiv:1512.03385) with `width` channels in its first stage.
 
     Attributes:
-      num_classes: number of logits.
+      num_classes: number of logits; 0: the features instead.
       width: channels of the stem; 64 is the published network.
       depths: blocks of each stage.
       axis_name: mapped axis over which BatchNorm's statistics are averaged; None for none.
@@ -56,7 +56,7 @@ class ResNet50(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Returns logits `[b, num_classes]` of normalized images `[b, h, w, 3]`."""
+        """Returns logits `[b, num_classes]` of normalized images `[b, h, w, 3]`, or features."""
         x = Conv(self.width, 7, 2, name="conv1")(x)
         # Pooling before ReLU is the same function, on fewer values afterwards.
         x = nn.relu(max_pool(BatchNorm(self.axis_name, name="bn1")(x, train)))
@@ -66,6 +66,8 @@ class ResNet50(nn.Module):
                 name = f"layer{stage + 1}_{block}"
                 x = Bottleneck(self.width * 2**stage, stride, self.axis_name, name=name)(x, train)
         x = jnp.mean(x, (1, 2))
+        if not self.num_classes:
+            return x
         bound = x.shape[-1] ** -0.5
 
         def uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
