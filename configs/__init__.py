@@ -24,8 +24,8 @@ _PACKAGED = ("efficientnet_lite0", "packaged_clip")
 _LEAST = dict.fromkeys(("epochs", "steps", "rounds", "updates", "trials"), "1") | {"width": "4"}
 # Baselines that train networks of their own, each of which takes long to compile.
 _COMPILED = ("em", "emax", "tap", "aue", "aap", "deepconfuse")
-_MODELS = ("linear", "lite0_probe")
-_KEPT = ("labels", "share", "treat")  # of a column's keys
+_MODELS = {"lite0": "lite0_probe", "lite0_probe": "lite0_probe", "simclr_rn50": "simclr_rn18"}
+_KEPT = ("labels", "share", "treat", "probe")  # of a column's keys
 
 
 def published_on(argument: str, default: str = "pets") -> ConfigDict:
@@ -104,6 +104,8 @@ def _place_in_sweep(row: str, rows: tuple[str, ...]) -> int:
 
 
 def _small_column(column: Name) -> Name:
-    model = column.base if column.base in _MODELS else _MODELS[column.base == "lite0"]
-    keys = tuple((key, value) for key, value in column.keys if key in _KEPT)
-    return Name(model, column.value, column.parts, keys)
+    model = _MODELS.get(column.base, "linear")
+    keys = {key: value for key, value in column.keys if key in _KEPT}
+    if model.startswith("simclr"):
+        keys |= {"epochs": "1", "pretrain_epochs": "1"}
+    return Name(model, column.value, column.parts, tuple(sorted(keys.items())))

@@ -4,8 +4,8 @@
 
 Rows: UC (ImageNet ResNet-50 as surrogate) and UC-CLIP (CLIP ResNet-50) as the authors' code trains
 them, the paper's five baselines, which see what the surrogate's ImageNet head calls each image, and
-the controls that the paper lacks. Columns: the paper's three supervised victims from scratch. Its
-fourth, unsupervised one is not among ucjax's victims yet.
+the controls that the paper lacks. Columns: the paper's three supervised victims from scratch; its
+unsupervised one is in configs/paper/unsupervised.py.
 Expected: for ResNet-18 on Pets an independent rerun of the authors' code (arXiv:2412.21061) found
 clean 49.56 ± 0.81, UC 20.91 ± 1.17, UC-CLIP 24.07 ± 4.92 % clean test accuracy; on Cars
 43.25 ± 1.71, 25.91 ± 4.58, 10.93 ± 2.78. Their clean victims are those of `clean_original`. For the
