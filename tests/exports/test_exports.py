@@ -27,7 +27,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", READERS)
 def test_loaders_read_the_published_bytes(target, out, tmp_path):
     done = export(out, target, tmp_path / "export")
     wanted = expected(out)
@@ -39,7 +39,7 @@ def test_loaders_read_the_published_bytes(target, out, tmp_path):
     assert done.size == sum(len(row.data) for row in wanted)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", READERS)
 def test_unlabelled_sets_have_no_labels(target, tmp_path):
     out = protect(tmp_path, ("b.png", "sub/a.png", "sub/a.jpg"), (-1, -1, -1))
     assert export(out, target, tmp_path / "export").classes == 0

@@ -42,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reuse", nargs="*", default=[], type=Path, metavar="RUN", help="take cells of these runs"
     )
     parser.add_argument(
+        "--import",
+        dest="elsewhere",
+        type=Path,
+        metavar="RESULTS.csv",
+        help="accuracies measured elsewhere: columns protection, victim, accuracy[, seed]",
+    )
+    parser.add_argument(
         "--module", action="append", default=[], metavar="MODULE", help="adds rows and columns"
     )
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
@@ -82,7 +89,13 @@ def run(arguments: argparse.Namespace) -> int:
     from ucjax.runtime import parallel
 
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
-    filled = compare(config, arguments.workdir, command=sys.argv, reuse=arguments.reuse)
+    filled = compare(
+        config,
+        arguments.workdir,
+        command=sys.argv,
+        reuse=arguments.reuse,
+        elsewhere=arguments.elsewhere,
+    )
     said = finish(filled)
     print(json.dumps(filled.table.to_json(), indent=2) if arguments.json else said)
     return 0

@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         required=True,
         choices=TARGETS,
-        help="Hugging Face (Parquet), TensorFlow Datasets (ArrayRecord), tar shards, class folders",
+        help="Hugging Face (Parquet), TensorFlow Datasets (ArrayRecord), tar shards, class "
+        "folders, Azure Custom Vision (a folder a tag), PaddleX and EasyDL (zip files)",
     )
     parser.add_argument("destination", type=Path, metavar="DEST", help="a new folder")
 

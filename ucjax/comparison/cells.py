@@ -102,21 +102,21 @@ def parse(cell: Any, key: str, path: Path) -> VictimResult:
         raise UserError(f"{path} is no cell of this victim ({reason}): delete it") from error
 
 
-def parse_result(found: Any) -> VictimResult:
-    """Reads what `result_json` gave.
+def parse_result(found: Any, trained: bool = True) -> VictimResult:
+    """Reads what `result_json` gave; without a curve if it was not `trained` here.
 
     Raises:
       KeyError, TypeError, ValueError: it is something else.
     """
     curve = tuple(EpochRecord(*(float(value) for value in row)) for row in found["curve"])
     classes = tuple(None if value is None else _share(value) for value in found["classes"])
-    if not curve or not all(math.isfinite(record.train_loss) for record in curve):
-        raise ValueError("its curve is empty or not finite")
+    if bool(curve) != trained or not all(math.isfinite(record.train_loss) for record in curve):
+        raise ValueError(f"its curve {'is empty or not finite' if trained else 'is not its own'}")
     tested = [_share(record.test_accuracy) for record in curve]
     for record in curve:
         _share(record.train_accuracy)
     last, peak = _share(found["last"]), _share(found["peak"])
-    if not (math.isclose(tested[-1], last) and math.isclose(max(tested), peak)):
+    if trained and not (math.isclose(tested[-1], last) and math.isclose(max(tested), peak)):
         raise ValueError("its last and best accuracy contradict its curve")
     return VictimResult(last, peak, curve, classes)
 

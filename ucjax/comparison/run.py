@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ucjax import names
-from ucjax.comparison import availability, cells, columns, foreign, ground, rows, table
+from ucjax.comparison import availability, cells, columns, foreign, ground, imported, rows, table
 from ucjax.comparison.availability import Availability
 from ucjax.comparison.ground import Ground, Known
 from ucjax.comparison.rows import Row
@@ -146,6 +146,7 @@ def run(
     reuse: Sequence[Path] = (),
     known: Known | None = None,
     wanted: Callable[[Name, Victim], bool] = lambda row, victim: True,
+    elsewhere: Path | None = None,
     progress: Callable[..., Progress] = Progress,
 ) -> Filled:
     """Fills the table of a config in `folder`, where a rerun goes on.
@@ -158,6 +159,7 @@ def run(
       reuse: other runs' folders whose cells may be taken.
       known: clusters that are given with the images.
       wanted: which cells are to be filled.
+      elsewhere: accuracies that were measured elsewhere (see `imported.add`).
       progress: makes progress lines.
 
     Raises:
@@ -165,9 +167,11 @@ def run(
     """
     mesh = mesh or parallel.make_mesh()
     plan = check(config, mesh)
+    if elsewhere is not None:
+        imported.read(elsewhere)  # before anything takes hours
     # One run at a time writes to a folder; of a run, its first process.
     with disk.held(folder) if parallel.is_main() else contextlib.nullcontext():
-        return _run(config, folder, command, mesh, plan, reuse, known, wanted, progress)
+        return _run(config, folder, command, mesh, plan, reuse, known, wanted, elsewhere, progress)
 
 
 def _run(
@@ -179,6 +183,7 @@ def _run(
     reuse: Sequence[Path],
     known: Known | None,
     wanted: Callable[[Name, Victim], bool],
+    elsewhere: Path | None,
     progress: Callable[..., Progress],
 ) -> Filled:
     workdir.claim(folder, config)
@@ -199,6 +204,8 @@ def _run(
         columns=columns,
         entries=_entries(plan, made, results),
     )
+    if elsewhere is not None:
+        found = imported.add(found, elsewhere, place.splits.test)
     if parallel.is_main():
         checkpoint.write_json(folder / table.FILE, found.to_json())
         checkpoint.write_bytes(folder / "table.csv", found.csv().encode())

@@ -25,7 +25,7 @@ CSV = (
     "protection", "victim", "seeds", "last_mean", "last_std", "peak_mean", "peak_std", "test_low",
     "test_high", "drop", "drop_low", "drop_high", "chance", "test_images", "train_images",
     "psnr_median", "ssim_median", "max_delta_255", "mean_abs_delta_255", "epsilon_255", "labels",
-    "seconds", "image_passes", "availability",
+    "seconds", "image_passes", "availability", "imported",
 )  # fmt: skip
 
 
@@ -53,12 +53,19 @@ class Column:
       classes: names of the labels it gives.
       test_count: clean test images.
       chance: share of the commonest class among them, which guessing reaches.
+      imported: whether its accuracies were measured elsewhere (see `imported.add`).
     """
 
     name: str
     classes: tuple[str, ...]
     test_count: int
     chance: float
+    imported: bool = False
+
+    @property
+    def title(self) -> str:
+        """What heads it in tables for people."""
+        return f"{self.name} (imported)" if self.imported else self.name
 
 
 @dataclass(frozen=True)
@@ -82,9 +89,10 @@ class Entry:
         values = self.values(measure)
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
-    def train_accuracy(self) -> float:
-        """Returns the mean accuracy on the training files in the last epoch."""
-        return statistics.fmean(r.curve[-1].train_accuracy for r in self.results.values())
+    def train_accuracy(self) -> float | None:
+        """Returns the mean accuracy on the training files in the last epoch; None if imported."""
+        known = [r.curve[-1].train_accuracy for r in self.results.values() if r.curve]
+        return statistics.fmean(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -164,6 +172,7 @@ class Table:
             "drop_high": fell[2] if fell else "",
             "chance": column.chance,
             "test_images": column.test_count,
+            "imported": int(column.imported),
             "train_images": self.train_count,
             "epsilon_255": "" if line.epsilon_255 is None else line.epsilon_255,
             "availability": line.availability.gain if line.availability else "",
@@ -232,10 +241,14 @@ def parse(found: Any) -> Table:
             seen = Availability(**told, chance=float(seen["chance"]))
         lines.append(Line(**{**row, "psnr_median": psnr, "availability": seen}))
     columns = [Column(**{**c, "classes": tuple(c["classes"])}) for c in found["columns"]]
+    elsewhere = {column.name for column in columns if column.imported is True}
     entries = []
     for entry in found["entries"]:
         results = {
-            (int(v["noise_seed"]), int(v["seed"])): cells.parse_result(v) for v in entry["victims"]
+            (int(v["noise_seed"]), int(v["seed"])): cells.parse_result(
+                v, trained=entry["column"] not in elsewhere
+            )
+            for v in entry["victims"]
         }
         entries.append(Entry(str(entry["label"]), str(entry["column"]), results))
     known = {(line.label, column.name) for line in lines for column in columns}

@@ -146,10 +146,11 @@ def _doubt(table: Table, ours: Entry, controls: dict[str, Entry]) -> str:
     clean, column = controls["clean"], table.column(ours.column)
     if min(len(entry.results) for entry in (ours, *controls.values())) < 2:
         return "one seed shows no spread, and seeds move such results by several points."
-    if clean.train_accuracy() < _TRAINED:
+    known = clean.train_accuracy()
+    if known is not None and known < _TRAINED:
         return (
             f"the victims are untrained, since those of the clean files know "
-            f"{100 * clean.train_accuracy():.0f} % of what they were trained on; train them longer "
+            f"{100 * known:.0f} % of what they were trained on; train them longer "
             "(epochs=…)."
         )
     if clean.mean() - column.chance < _ABOVE_CHANCE:
@@ -202,7 +203,7 @@ def _meaning(ours: Entry, controls: dict[str, Entry]) -> tuple[str, bool]:
 
 def _fitted(clean: Entry) -> str:
     known = clean.train_accuracy()
-    if known >= _FITTED:
+    if known is None or known >= _FITTED:
         return ""
     return (
         f" After the last epoch the victims of the clean files know {100 * known:.0f} % of what "

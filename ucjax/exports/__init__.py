@@ -10,4 +10,6 @@ TARGETS = {
     "tfds": "tfds",
     "webdataset": "webdataset",
     "imagefolder": "imagefolder",
+    "azure": "azure",
+    "paddle": "paddle",
 }

@@ -14,17 +14,20 @@ from ucjax.errors import UserError
 from ucjax.exports.protected_files import Contents, Picture, ProtectedFiles
 
 
-def write(images: ProtectedFiles, contents: Contents, folder: Path) -> None:
-    """Writes every file once.
+def write(images: ProtectedFiles, contents: Contents, folder: Path) -> list[str]:
+    """Writes every file once; returns where each lies, relative to `folder`.
 
     Raises:
       UserError: the tree cannot say what is labelled how.
     """
     folders = None if _is_by_class(images) else _class_folders(images)
+    paths = []
     for picture, data in contents:
-        path = folder / (picture.output if folders is None else _inside(picture, folders))
+        paths.append(picture.output if folders is None else _inside(picture, folders))
+        path = folder / paths[-1]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+    return paths
 
 
 def reading(images: ProtectedFiles, folder: Path) -> str:

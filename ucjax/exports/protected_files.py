@@ -28,7 +28,7 @@ class Picture(NamedTuple):
     @property
     def name(self) -> str:
         """The output as valid Unicode."""
-        return _printable(self.output)
+        return printable(self.output)
 
     @property
     def suffix(self) -> str:
@@ -84,7 +84,7 @@ class ProtectedFiles:
             raise _unreadable(path, error) from error
         if (found := hashlib.sha256(data).hexdigest()) != picture.sha256:
             raise UserError(
-                f"{_printable(str(path))} has changed since it was written (SHA-256 {found[:12]}…, "
+                f"{printable(str(path))} has changed since it was written (SHA-256 {found[:12]}…, "
                 f"{picture.sha256[:12]}… in the manifest): restore it, or delete the folder and "
                 "protect again"
             )
@@ -104,7 +104,7 @@ def load(folder: Path) -> ProtectedFiles:
     records = protected.read_manifest(folder)
     if len(records) != summary.count:
         raise _damaged(folder, f"{len(records)} of {summary.count} images")
-    class_names = tuple(_printable(name) for name in summary.class_names)
+    class_names = tuple(printable(name) for name in summary.class_names)
     images = folder / protected.IMAGES
     labels: dict[str | None, int] = {x: i for i, x in enumerate(summary.class_names)}
     pictures = tuple(_picture(record, images, labels) for record in records)
@@ -126,7 +126,7 @@ def _picture(record: protected.Record, images: Path, labels: dict[str | None, in
 
 def _unreadable(path: Path, error: OSError) -> UserError:
     return UserError(
-        f"cannot read {_printable(str(path))}: {error.strerror}; restore it, or delete the folder "
+        f"cannot read {printable(str(path))}: {error.strerror}; restore it, or delete the folder "
         "and protect again"
     )
 
@@ -136,6 +136,6 @@ def _damaged(folder: Path, what: str) -> UserError:
     return UserError(f"{path} is damaged ({what}): delete {folder} and protect again")
 
 
-def _printable(text: str) -> str:
-    # File names need not be valid Unicode; every format but a file system insists on it.
+def printable(text: str) -> str:
+    """Returns valid Unicode, which names of files need not be and every format insists on."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -21,7 +21,7 @@ RANKED = (
 def accuracies(table: Table) -> list[tuple[str, ...]]:
     """Returns a header and a row per protection: last epoch in percent, the best in brackets."""
     names = [column.name for column in table.columns]
-    found = [("trained on", *names)]
+    found = [("trained on", *(column.title for column in table.columns))]
     for line in table.lines:
         entries = [table.entry(line.label, name) for name in names]
         found.append(
@@ -86,7 +86,7 @@ def ranked(tables: Sequence[Table], runs: Sequence[str]) -> list[tuple[str, ...]
         found.append(
             (
                 entry.label,
-                entry.column,
+                table.column(entry.column).title,
                 str(len(entry.results)),
                 percent(entry),
                 f"{100 * fell[0]:.1f}" if fell else "–",

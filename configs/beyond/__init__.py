@@ -1,0 +1,1 @@
+"""What the paper does not try: pretrained victims, stronger defences, JPEG, more images."""
