@@ -186,7 +186,7 @@ class Comparison(NamedTuple):
     verdict: Verdict
 
     def __str__(self) -> str:
-        return "\n".join([tables.text(self.table), "", self.verdict.result, self.verdict.meaning])
+        return tables.said(self.table, self.verdict)
 
 
 def compare(

@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ucjax import config as defaults
+from ucjax import names
 from ucjax.errors import UserError
 
 
@@ -66,10 +67,14 @@ def located(given: str) -> str:
     installed = (
         importlib.util.find_spec("configs") if Path(path).parts[:1] == ("configs",) else None
     )
-    for folder in (installed and installed.submodule_search_locations) or ():
-        if (file := Path(folder).parent / path).is_file():
+    known: list[str] = []
+    for folder in map(Path, (installed and installed.submodule_search_locations) or ()):
+        if (file := folder.parent / path).is_file():
             return f"{file}{sign}{argument}"
-    raise UserError(f"there is no config file {path}: see configs/")
+        known += [x.relative_to(folder.parent).as_posix() for x in folder.rglob("[!_]*.py")]
+    meant = names.near(path, known)
+    hint = f"did you mean {meant}?" if meant else "see configs/"
+    raise UserError(f"there is no config file {path}: {hint}")
 
 
 def _spelled(value: Any) -> str:

@@ -81,6 +81,28 @@ def judge(table: Table, label: str | None = None, column: str | None = None) -> 
     return Verdict(result, meaning + _fitted(controls["clean"]), shown)
 
 
+def advice(found: Verdict, table: Table) -> str:
+    """Returns in one sentence what to do with a verdict of `judge` on a table."""
+    if not table.entries:
+        return (
+            "Do next: train victims (ucjax evaluate without --quick, or ucjax compare) before you "
+            "count on these files."
+        )
+    if not protected(table):
+        return "Do next: name a protection (--protections uc), or files (--row LABEL=FOLDER)."
+    if found.shown is None:
+        return "Do next: what is named above, and treat the files as unprotected until then."
+    if found.shown:
+        return (
+            "Do next: publish the protected copies and nothing else, and measure other victims "
+            f"(--victims) before you count on more than {table.entries[0].column}."
+        )
+    return (
+        "Do next: do not count on these files; publish them as if they were unprotected, or "
+        "measure other rows, other budgets and other victims in the same way."
+    )
+
+
 def _seen(table: Table) -> str:
     """Says how early the noise of the protected rows is seen, before any victim."""
     said = []
@@ -141,10 +163,16 @@ def _called(label: str) -> str:
 def _doubt(table: Table, ours: Entry, controls: dict[str, Entry]) -> str:
     """Returns why the numbers say nothing, or nothing."""
     if "clean" not in controls:
-        return "no victim of the clean files was trained, so there is nothing to compare with."
+        return (
+            "no victim of the clean files was trained, so there is nothing to compare with; add "
+            "the row clean."
+        )
     clean, column = controls["clean"], table.column(ours.column)
     if min(len(entry.results) for entry in (ours, *controls.values())) < 2:
-        return "one seed shows no spread, and seeds move such results by several points."
+        return (
+            "one seed shows no spread, and seeds move such results by several points; train three "
+            "(--seeds 3)."
+        )
     if clean.train_accuracy() < _TRAINED:
         return (
             f"the victims are untrained, since those of the clean files know "
