@@ -101,7 +101,7 @@ def build(
     parser = _Parser(prog="ucjax", description=ucjax.__doc__, epilog=EPILOG, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"ucjax {ucjax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    found = {}
+    found: dict[str, argparse.ArgumentParser] = {}
     for name, summary in COMMANDS.items():
         described = f"{summary[0].upper()}{summary[1:]}."
         found[name] = commands.add_parser(

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ucjax import config as defaults
 from ucjax import names
-from ucjax.errors import UserError
+from ucjax.errors import UserError, printable
 
 
 def load(
@@ -40,7 +40,7 @@ def load(
     common = {"flag_values": values, "sys_argv": arguments, "lock_config": True}
     try:
         # Config files import each other as `configs.pets`, from where the command was typed.
-        with _importable(Path.cwd()):
+        with importable(Path.cwd()):
             if file is None:
                 config_flags.DEFINE_config_dict("config", defaults.photos(photos), **common)
             else:
@@ -50,6 +50,16 @@ def load(
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(defaults.in_one_line(error)) from error
     return values["config"].value
+
+
+def counted(photos: Path) -> int:
+    """Returns the number of pictures in a folder, and says it before JAX is imported."""
+    from ucjax.data.folder import walk
+
+    count = len(walk(photos))
+    if count:
+        print(f"{count:,} pictures in {printable(str(photos))}", flush=True)
+    return count
 
 
 def located(given: str) -> str:
@@ -82,7 +92,8 @@ def _spelled(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def importable(folder: Path) -> Iterator[None]:
+    """Imports modules of a folder as well, as `python -m` does of the present one."""
     sys.path.insert(0, str(folder))
     try:
         yield
