@@ -70,7 +70,8 @@ def test_it_cannot_be_told(entries, changes, words):
     [
         ((CLEAN, RANDOM, CLUSTER_RANDOM, UC), "before you count on more than resnet18"),
         ((CLEAN, RANDOM, entry("uc", 0.84, 0.86, 0.88)), "do not count on these files"),
-        ((CLEAN, entry("uc", 0.3)), "what is named above"),
+        ((CLEAN, entry("uc", 0.3)), "train three seeds (--seeds 3)"),
+        ((entry("clean", 0.85, 0.86, train=0.3), UC), "mend what is named above"),
         ((CLEAN, RANDOM), "name a protection"),
         ((entry("clean"), entry("uc")), "train victims"),
     ],

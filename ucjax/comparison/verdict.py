@@ -91,7 +91,9 @@ def advice(found: Verdict, table: Table) -> str:
     if not protected(table):
         return "Do next: name a protection (--protections uc), or files (--row LABEL=FOLDER)."
     if found.shown is None:
-        return "Do next: what is named above, and treat the files as unprotected until then."
+        fewest = min(len(entry.results) for entry in table.entries)
+        lacking = "train three seeds (--seeds 3)" if fewest < 2 else "mend what is named above"
+        return f"Do next: {lacking}, and treat the files as unprotected until then."
     if found.shown:
         return (
             "Do next: publish the protected copies and nothing else, and measure other victims "
@@ -163,16 +165,10 @@ def _called(label: str) -> str:
 def _doubt(table: Table, ours: Entry, controls: dict[str, Entry]) -> str:
     """Returns why the numbers say nothing, or nothing."""
     if "clean" not in controls:
-        return (
-            "no victim of the clean files was trained, so there is nothing to compare with; add "
-            "the row clean."
-        )
+        return "no victim of the clean files was trained, so there is nothing to compare with."
     clean, column = controls["clean"], table.column(ours.column)
     if min(len(entry.results) for entry in (ours, *controls.values())) < 2:
-        return (
-            "one seed shows no spread, and seeds move such results by several points; train three "
-            "(--seeds 3)."
-        )
+        return "one seed shows no spread, and seeds move such results by several points."
     if clean.train_accuracy() < _TRAINED:
         return (
             f"the victims are untrained, since those of the clean files know "

@@ -62,6 +62,12 @@ class Protector:
     versions: dict[str, str]
     gratings: Gratings | None = None  # with this budget and short side
 
+    def __repr__(self) -> str:
+        return (
+            f"<Protector: {self.kind} of {len(self.centers)} clusters, eps {self.epsilon_255}/255, "
+            f"{self.crop} of {self.short_side} px, {self.surrogate_id}, seed {self.seed}>"
+        )
+
     @property
     def kind(self) -> str:
         """What the noise is given by: "pixels" or "gratings"."""

@@ -61,16 +61,24 @@ def _facts(line: Line) -> tuple[str, ...]:
 
 def text(table: Table) -> str:
     """Returns both tables with aligned columns, headed by what was compared."""
+    lines = [head(table), *aligned(facts(table))]
+    if table.columns:
+        lines[1:1] = [*aligned(accuracies(table)), ""]
+    return "\n".join(lines)
+
+
+def head(table: Table) -> str:
+    """Says what was trained on, what the numbers are, and what guessing would reach."""
+    trained = f"{table.train_count} images to train on"
+    if not table.columns:
+        return trained
     tests = sorted({str(column.test_count) for column in table.columns})
     chances = sorted({f"{100 * column.chance:.1f}" for column in table.columns}, key=float)
-    head = f"{table.train_count} images to train on"
-    if table.columns:
-        head += (
-            f"; accuracy in % on {' or '.join(tests)} clean test images after the last epoch (best "
-            f"epoch), mean ± std over the seeds; guessing reaches {' or '.join(chances)}"
-        )
-        return "\n".join([head, *aligned(accuracies(table)), "", *aligned(facts(table))])
-    return "\n".join([head, *aligned(facts(table))])
+    return (
+        f"{trained}; accuracy in % on {' or '.join(tests)} clean test images after the last epoch "
+        "(best epoch), mean ± std over the seeds; guessing reaches "
+        f"{' or '.join(chances)}"
+    )
 
 
 def said(table: Table, found: Verdict) -> str:
