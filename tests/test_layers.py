@@ -27,7 +27,7 @@ LAYERS = [
     "comparison.*",
     "photos.*",
     "report.* exports.* planning.*",
-    "main __main__ cli.* api __init__",
+    "main __main__ cli.* api results __init__",
 ]
 WITHOUT_JAX = [
     "ucjax.data.sources",

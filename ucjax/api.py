@@ -1,23 +1,23 @@
 """The tool from Python: `ucjax.protect`, `verify`, `evaluate`, `compare`, on folders or arrays.
 
-Arrays travel through PNG files in a temporary folder: what is returned was written and decoded.
+Arrays are of NumPy, JAX, PyTorch or whatever else has `__array__`. They travel through PNG files in
+a temporary folder: what is returned was written and decoded. `ucjax.load` opens what was written.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 from PIL import Image
 
 from ucjax import config
 from ucjax.comparison import run, verdict
-from ucjax.comparison.table import Table
-from ucjax.comparison.verdict import Verdict
-from ucjax.data.decode import decode, open_file
+from ucjax.comparison import table as tabled
 from ucjax.data.folder import walk
 from ucjax.errors import UserError
 from ucjax.files import manifest as protected
@@ -27,21 +27,16 @@ from ucjax.files.verification import Verification
 from ucjax.names import Name
 from ucjax.photos import evaluate as owner_evaluation
 from ucjax.photos import protect as owner
-from ucjax.photos.protect import Protection
 from ucjax.protections import protector as protectors
 from ucjax.protections.protector import Protector
-from ucjax.report import tables
-
-# One picture a row, or pictures of different sizes: uint8 [h, w, 3] each.
-Pictures = np.ndarray | Sequence[np.ndarray]
-
-
-class ProtectedImages(NamedTuple):
-    """Pictures with their noise, in the order in which they were given."""
-
-    images: list[np.ndarray]  # uint8 [h, w, 3] each, decoded from lossless files
-    clusters: np.ndarray  # int32 [n]
-    protector: Protector
+from ucjax.results import (
+    Comparison,
+    Pictures,
+    ProtectedFolder,
+    ProtectedImages,
+    pixels_of,
+    read,
+)
 
 
 @overload
@@ -56,7 +51,7 @@ def protect(
     opt_out: bool = False,
     threads: int | None = None,
     **settings: Any,
-) -> Protection: ...
+) -> ProtectedFolder: ...
 
 
 @overload
@@ -82,7 +77,7 @@ def protect(
     opt_out: bool = False,
     threads: int | None = None,
     **settings: Any,
-) -> Protection | ProtectedImages:
+) -> ProtectedFolder | ProtectedImages:
     """Protects a folder of photos into `out` (as `ucjax protect`), or arrays into arrays.
 
     Args:
@@ -114,9 +109,10 @@ def protect(
             encoding = Encoding(format, opt_out)
             chosen = config.with_settings(config.photos(len(walk(Path(photos)))), settings)
             options["keep"] = tuple(keep_metadata)
-            return owner.protect_folder(
+            done = owner.protect_folder(
                 Path(photos), Path(out), chosen, encoding=encoding, **options
             )
+            return ProtectedFolder(*done)
         root, copies = Path(scratch) / "photos", Path(scratch) / "out"
         names = _write(photos, root)
         chosen = config.with_settings(config.photos(len(names)), settings)
@@ -127,7 +123,7 @@ def protect(
         records = {record["name"]: record for record in protected.read_manifest(copies)}
         outputs = [copies / protected.IMAGES / records[name]["output"] for name in names]
         clusters = np.array([records[name]["cluster"] for name in names], np.int32)
-        return ProtectedImages([_read(path) for path in outputs], clusters, done.protector)
+        return ProtectedImages([read(path) for path in outputs], clusters, done.protector)
 
 
 @overload
@@ -166,7 +162,8 @@ def verify(
     if len(out) != len(photos):
         raise UserError(f"{len(out)} protected images, {len(photos)} clean ones: give as many")
     failures, highest = [], 0
-    for number, (ours, clean) in enumerate(zip(out, photos, strict=True)):
+    for number, given in enumerate(zip(out, photos, strict=True)):
+        ours, clean = (pixels_of(picture, number) for picture in given)
         if ours.shape != clean.shape or ours.dtype != np.uint8 or clean.dtype != np.uint8:
             failures.append(
                 f"image {number}: {ours.dtype} {ours.shape}, its source {clean.dtype} {clean.shape}"
@@ -177,16 +174,6 @@ def verify(
         if change > epsilon_255:
             failures.append(f"image {number}: changed by {change} levels, over {epsilon_255}")
     return Verification(len(out), tuple(failures), highest)
-
-
-class Comparison(NamedTuple):
-    """A filled table, and what it says in words; `str` gives both as text."""
-
-    table: Table
-    verdict: Verdict
-
-    def __str__(self) -> str:
-        return "\n".join([tables.text(self.table), "", self.verdict.result, self.verdict.meaning])
 
 
 def compare(
@@ -309,10 +296,36 @@ def evaluate(
     return compare(photos, {"protected": out}, labels=labels, **options)
 
 
+def load(folder: str | Path) -> Comparison | ProtectedFolder | Protector:
+    """Opens what a command or a call wrote.
+
+    Args:
+      folder: a run's (with `table.json`), OUT of `protect`, or a protector's.
+
+    Raises:
+      UserError: it holds none of them, or something damaged.
+    """
+    place = Path(folder)
+    if (place / tabled.FILE).exists():
+        table = tabled.load(place)
+        return Comparison(table, verdict.judge(table))
+    if (place / protectors.DESCRIPTION).exists():
+        return protectors.load(place)
+    if (place / protected.SUMMARY).exists():
+        where = place / owner.PROTECTOR
+        written, used = protected.load(place), protectors.load(where)
+        return ProtectedFolder(written, used, where, (), owner.converted(place), math.nan)
+    raise UserError(
+        f"{place} holds no table, no protector and no finished protected files: give the folder "
+        "of one of them"
+    )
+
+
 def _write(pictures: Pictures, root: Path, labels: Sequence[int] | None = None) -> list[str]:
     """Writes pictures as PNG files, in a folder a label; returns their names."""
     names = []
-    for number, pixels in enumerate(pictures):
+    for number, given in enumerate(pictures):
+        pixels = pixels_of(given, number)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
             raise UserError(
                 f"image {number} is {pixels.dtype} {pixels.shape}: give uint8 [height, width, 3]"
@@ -322,8 +335,3 @@ def _write(pictures: Pictures, root: Path, labels: Sequence[int] | None = None) 
         Image.fromarray(pixels).save(root / name, compress_level=1)
         names.append(name)
     return names
-
-
-def _read(path: Path) -> np.ndarray:
-    with open_file(path) as image:
-        return np.asarray(decode(image))

@@ -50,6 +50,10 @@ def main(argv: list[str]) -> None:
         raise UserError("no --config: try --config=configs/quickstart.py")
     given = config_flags.get_config_filename(flags.FLAGS["config"])
     path, _, argument = given.partition(":")
+    name = "-".join(filter(None, [Path(path).stem, argument]))
+    workdir = Path(WORKDIR.value or f"out/{name}")
+    if not PROCESS_ID.value and not DISTRIBUTED.value:
+        print(printable(f"{name} into {workdir}"), flush=True)
     logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
     from ucjax.comparison import run
     from ucjax.report.finish import finish
@@ -59,8 +63,6 @@ def main(argv: list[str]) -> None:
         coordinator=COORDINATOR.value, processes=PROCESSES.value, process_id=PROCESS_ID.value,
         detect=DISTRIBUTED.value,
     )  # fmt: skip
-    name = "-".join(filter(None, [Path(path).stem, argument]))
-    workdir = Path(WORKDIR.value or f"out/{name}")
     filled = run.run(CONFIG.value, workdir, command=sys.argv, reuse=[Path(x) for x in REUSE.value])
     said = finish(filled)
     progress.say(said)

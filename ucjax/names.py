@@ -91,9 +91,16 @@ def known(given: str, choices: Iterable[str], what: str) -> str:
     names = sorted(choices)
     if given in names:
         return given
-    near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}" if near else f"choose one of {', '.join(names)}"
-    raise UserError(f"unknown {what} {given!r}: {hint}" + ("?" if near else ""))
+    meant = near(given, names)
+    hint = f"did you mean {meant}?" if meant else f"choose one of {', '.join(names)}"
+    raise UserError(f"unknown {what} {given!r}: {hint}")
+
+
+def near(given: str, choices: Iterable[str]) -> str:
+    """Returns the choices that look like `given`, joined by "or"; "" if none does."""
+    names = sorted(choices)
+    alike = difflib.get_close_matches(given, names, n=1, cutoff=0.8)  # a typing error
+    return " or ".join(alike or difflib.get_close_matches(given, names, n=3, cutoff=0.5))
 
 
 def typed(text: str, default: Any, what: str) -> Any:

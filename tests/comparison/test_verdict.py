@@ -66,6 +66,25 @@ def test_it_cannot_be_told(entries, changes, words):
     assert "shown" not in found.meaning.replace("one seed shows", "")
 
 
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ((CLEAN, RANDOM, CLUSTER_RANDOM, UC), "before you count on more than resnet18"),
+        ((CLEAN, RANDOM, entry("uc", 0.84, 0.86, 0.88)), "do not count on these files"),
+        ((CLEAN, entry("uc", 0.3)), "train three seeds (--seeds 3)"),
+        ((entry("clean", 0.85, 0.86, train=0.3), UC), "mend what is named above"),
+        ((CLEAN, RANDOM), "name a protection"),
+        ((entry("clean"), entry("uc")), "train victims"),
+    ],
+)
+def test_every_verdict_ends_with_what_to_do_in_one_sentence(entries, words):
+    found = table(*entries)
+    said = verdict.advice(verdict.judge(found), found)
+    assert words in said
+    assert said.startswith("Do next: ")
+    assert said.count(". ") == 0
+
+
 def test_without_victims_or_protections_nothing_is_said():
     found = verdict.judge(table(entry("clean"), entry("uc")))
     assert (found.shown, found.result) == (None, "How early the noise is seen was not measured.")

@@ -10,6 +10,7 @@ from ucjax.cli.command import COMMANDS, main
 from ucjax.config import photos
 from ucjax.errors import UserError
 from ucjax.protections.table import PROTECTIONS
+from ucjax.report.glossary import GLOSSARY
 from ucjax.victims.table import LABELS, MODELS, RECIPES, TREATMENTS
 
 
@@ -46,6 +47,15 @@ def test_help_is_there_at_once(command):
 def test_mistakes_are_one_line_and_code_2(capsys):
     for arguments, message in [
         (["verify", "a", "--against", "b", "--wrong"], "unexpected argument '--wrong'"),
+        (["protct", "a", "b"], "unknown command 'protct': did you mean protect?"),
+        (["cure"], "unknown command 'cure'"),
+        (["protect"], "the following arguments are required: PHOTOS, OUT: see ucjax protect"),
+        (["verify", "a", "--agianst", "b"], "'--agianst': did you mean --against?"),
+        (["--verison"], "'--verison': did you mean --version?"),
+        (["protect", "a", "b", "--formt=webp"], "'--formt=webp': did you mean --format?"),
+        (["protect", "a", "b", "--format", "pgn"], "'pgn' (choose from"),
+        (["help", "purty"], "unknown word 'purty': did you mean purity?"),
+        (["plan", "--config=configs/pet.py"], "did you mean configs/pets.py?"),
         (["verify", "a", "--against", "b", "--config.seed=1"], "'--config.seed=1'"),
         (["protect", "nowhere", "out"], "nowhere is not a folder"),
         (["protect", "nowhere", "out", "--config=nothing.py"], "no config file nothing.py"),
@@ -64,10 +74,35 @@ def test_mistakes_are_one_line_and_code_2(capsys):
         assert error.count("\n") == 1
         assert error.startswith("error: ")
         assert message in error
-    for arguments in ([], ["cure"], ["protect"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        assert stopped.value.code == 2
+
+
+def test_the_command_alone_shows_the_usual_tasks(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    for task in ("ucjax protect PHOTOS OUT", "ucjax verify OUT --against", "ucjax evaluate PHOTOS"):
+        assert task in said
+
+
+def test_help_explains_the_words_of_the_pages(capsys):
+    assert main(["help"]) == 0
+    listed = capsys.readouterr().out
+    for words, meaning in GLOSSARY.items():
+        assert words in listed
+        for word in (words, *words.upper().split(", "), words.replace(" ", "_")):
+            assert main(["help", *word.split()]) == 0
+            assert " ".join(capsys.readouterr().out.split()) == f"{words} {meaning}"
+    assert main(["help", "verify"]) == 0
+    assert "--against PHOTOS" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_every_command_and_option(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in (*COMMANDS, "--against", "--keep-metadata", "--noise-seeds"):
+        assert word in script
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):

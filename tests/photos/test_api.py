@@ -1,3 +1,9 @@
+import pydoc
+import re
+from typing import get_type_hints
+from xml.etree import ElementTree
+
+import jax.numpy as jnp
 import numpy as np
 import odd_files
 import pytest
@@ -8,6 +14,7 @@ import ucjax
 from ucjax.errors import UserError
 from ucjax.files.manifest import read_manifest
 from ucjax.photos.protect import load_surrogate, nearest_cluster
+from ucjax.protections import protector as protectors
 
 SETTINGS = {
     "data__short_side": 36,
@@ -52,6 +59,83 @@ def test_arrays_in_arrays_out(done):
     assert nearest(clean[0][:32, :32]) in (0, 1, 2)
 
 
+class Foreign:
+    """An array of a library that NumPy knows nothing of but `__array__`."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.content, dtype)
+
+    def __len__(self):
+        return len(self.content)
+
+    def __iter__(self):
+        return map(Foreign, self.content)
+
+
+@pytest.mark.parametrize("kind", [Foreign, jnp.asarray])
+def test_arrays_are_of_any_library(done, kind):
+    clean = photos()
+    again = ucjax.protect([kind(x) for x in clean[3:5]], protector=done.protector)
+    for ours, before in zip(again.images, done.images[3:5], strict=True):
+        np.testing.assert_array_equal(ours, before)
+    batch = np.stack([x[:, :40] for x in clean])
+    assert ucjax.verify(kind(batch), batch).failures == ()
+    assert ucjax.verify(kind(batch ^ 64), kind(batch)).max_delta_255 == 64
+
+
+def test_what_can_be_called_is_listed_and_explained():
+    names = {"compare", "evaluate", "load", "protect", "verify", "__version__"}
+    assert names <= {*dir(ucjax)}
+    said = pydoc.plain(pydoc.render_doc(ucjax))
+    for name in names - {"__version__"}:
+        assert f"    {name}(" in said
+        assert get_type_hints(getattr(ucjax, name))["return"] is not type(None)
+
+
+def test_results_are_shown_in_short_and_in_notebooks(done):
+    assert repr(done) == (
+        "<ProtectedImages: 12 with noise of <Protector: pixels of 3 clusters, eps 16/255, 32 of "
+        f"36 px, {done.protector.surrogate_id}, seed 0>>"
+    )
+    cells = elements(done._repr_html_())
+    assert cells["td"][0] == "12"
+    assert (cells["img"], cells["table"]) == ([""], [""])
+    assert repr(ucjax.verify(done.images, photos())) == (
+        "<Verification: 12 files, 0 faults; largest change 16/255>"
+    )
+
+
+def test_what_was_written_is_loaded(done, tmp_path):
+    for number, pixels in enumerate(photos()):
+        path = tmp_path / "photos" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        odd_files.Image.fromarray(pixels).save(path)
+    protectors.save(done.protector, tmp_path / "protector")
+    assert repr(ucjax.load(tmp_path / "protector")) == repr(done.protector)
+    written = ucjax.protect(tmp_path / "photos", tmp_path / "out", protector=tmp_path / "protector")
+    with pytest.raises(UserError, match="no protector at"):
+        ucjax.load(tmp_path / "out")
+    protectors.save(done.protector, tmp_path / "out" / "protector")
+    found = ucjax.load(str(tmp_path / "out"))
+    assert repr(found) == repr(written)
+    assert "protected 12, not 0, largest change 16/255, budget 16/255" in repr(found)
+    assert elements(found._repr_html_())["td"][0] == "12"
+    with pytest.raises(UserError, match="holds no table, no protector and no finished"):
+        ucjax.load(tmp_path / "photos")
+
+
+def elements(html):
+    """The texts of a fragment by the elements they are in; fails if it is not well-formed."""
+    found = {}
+    html = re.sub(r"(<img [^>]*)>", r"\1/>", html)
+    for element in ElementTree.fromstring(f"<div>{html}</div>").iter():
+        found.setdefault(element.tag, []).append(element.text or "")
+    return found
+
+
 def test_folders_are_the_command_s(done, tmp_path):
     for number, pixels in enumerate(photos()):
         path = tmp_path / "photos" / f"{number % 2}" / f"{number}.png"
@@ -84,6 +168,12 @@ def test_victims_are_trained_on_arrays(done, tmp_path):
     assert (column.classes, table.train_count, column.test_count) == (("0", "1"), 10, 2)
     assert found.verdict.shown is None  # one seed
     assert found.verdict.meaning in str(found)
+    assert "guessing reaches 50.0" in str(found)
+    assert repr(found) == "<Comparison: 4 rows × 1 columns; protection: cannot be told>"
+    assert str(ucjax.load(tmp_path)) == str(found)
+    shown = elements(found._repr_html_())
+    assert shown["p"][1:3] == [found.verdict.result, found.verdict.meaning]
+    assert shown["td"][0] == "clean"
     # Patterns follow clusters that were found in the pictures, and are not all of one.
     records = read_manifest(tmp_path / "protections" / "cluster_random-seed0" / "files")
     assert {record["cluster"] for record in records} == {0, 1, 2}

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 import ucjax
+from ucjax import names
 from ucjax.errors import DiskError, UserError, printable
 
 COMMANDS = {
@@ -24,7 +28,25 @@ COMMANDS = {
     "report": "write the report of a run's folder again",
     "export": "hand protected files to other ecosystems, byte for byte",
     "doctor": "describe this installation, to be pasted into a bug report",
+    "help": "explain a word of the tables and pages",
+    "completion": "print what makes your shell complete these commands",
 }
+TASKS = """\
+ucjax {version}: protect images from unauthorised training, and measure whether it holds.
+
+I have photographs:
+  ucjax protect PHOTOS OUT             write protected copies
+  ucjax verify OUT --against PHOTOS    check them, independently
+  ucjax evaluate PHOTOS OUT            does it work on my photos?
+
+I do research:
+  ucjax compare CLEAN --protections clean random uc --victims resnet18
+  python -m ucjax.main --config=configs/quickstart.py
+
+I have a question:
+  ucjax --help            all commands
+  ucjax help              the words that they use
+  ucjax doctor            what is installed here"""
 EPILOG = """exit codes: 0 all is well · 1 a check did not pass, or could not write · 2 bad input
             3 done, with exceptions (some pictures could not be protected) · 130 interrupted
 any key of the configuration can be set where --config is listed: --config.noise.epochs=10"""
@@ -33,6 +55,9 @@ any key of the configuration can be set where --config is listed: --config.noise
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `ucjax` with the given or the process's arguments; returns the exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
+    if not given:
+        print(TASKS.format(version=ucjax.__version__))
+        return 0
     try:
         arguments = parse(given)
         return importlib.import_module(f"ucjax.cli.{arguments.command}").run(arguments)
@@ -53,35 +78,58 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     """Parses arguments; `overrides` are the `--config.key=value` among them.
 
     Raises:
-      UserError: an unknown argument.
-      SystemExit: after help, or with code 2 what argparse itself refuses.
+      UserError: what was given is not understood; names what is near.
+      SystemExit: after help.
     """
-    parser = argparse.ArgumentParser(
-        prog="ucjax",
-        description=ucjax.__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"ucjax {ucjax.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        if name in given:  # modules of the other commands are not imported
-            importlib.import_module(f"ucjax.cli.{name}").add_arguments(command)
+    parser, commands = build(given)
+    word = next((word for word in given if not word.startswith("-")), None)
+    if word is not None:
+        names.known(word, COMMANDS, "command")
+    _check_options(given, commands[word] if word else parser)
     arguments, rest = parser.parse_known_args(given)
     arguments.overrides = [value for value in rest if value.startswith("--config.")]
-    unknown = [value for value in rest if value not in arguments.overrides]
-    if arguments.overrides and not hasattr(arguments, "config"):
-        unknown += arguments.overrides
-    if unknown:
+    if unknown := [value for value in rest if value not in arguments.overrides]:
         raise UserError(f"unexpected argument {unknown[0]!r}: see ucjax {arguments.command} --help")
     return arguments
+
+
+def build(
+    wanted: Iterable[str] = tuple(COMMANDS),
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Returns the parser and those of all commands; only the wanted ones have their arguments."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(prog="ucjax", description=ucjax.__doc__, epilog=EPILOG, formatter_class=form)
+    parser.add_argument("--version", action="version", version=f"ucjax {ucjax.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    found: dict[str, argparse.ArgumentParser] = {}
+    for name, summary in COMMANDS.items():
+        described = f"{summary[0].upper()}{summary[1:]}."
+        found[name] = commands.add_parser(
+            name, help=summary, description=described, epilog=EPILOG, formatter_class=form
+        )
+        if name in wanted:  # modules of the other commands are not imported
+            importlib.import_module(f"ucjax.cli.{name}").add_arguments(found[name])
+    return parser, found
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print in two lines; its sub-commands do so too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: see {self.prog} --help")
+
+
+def _check_options(given: Sequence[str], command: argparse.ArgumentParser) -> None:
+    """Refuses options that are none, before argparse complains of those that then are missing."""
+    known = [*re.findall(r"--[\w-]+", command.format_usage()), "--help"]
+    for word in itertools.takewhile(lambda word: word != "--", given):
+        flag = word.partition("=")[0]
+        setting = flag.startswith("--config.") and "--config" in known
+        # argparse takes the beginning of an option for the option.
+        if flag.startswith("--") and not setting and not any(x.startswith(flag) for x in known):
+            near = names.near(flag, known)
+            hint = f"did you mean {near}?" if near else f"see {command.prog} --help"
+            raise UserError(f"unexpected argument {word!r}: {hint}")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -71,6 +71,7 @@ def describe() -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compares; prints the table."""
+    from ucjax.cli import settings
     from ucjax.errors import UserError
 
     if not arguments.clean.is_dir():
@@ -78,11 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
     for option, value in (("seeds", arguments.seeds), ("noise-seeds", arguments.noise_seeds)):
         if value < 1:
             raise UserError(f"--{option} is {value}: at least 1")
-    for module in arguments.module:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"--module {module}: {error}") from error
+    with settings.importable(Path.cwd()):  # as it is for python -m
+        for module in arguments.module:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise UserError(f"--module {module}: {error}") from error
     config = _config(arguments)
     from ucjax.comparison.run import run as compare
     from ucjax.report.finish import finish
@@ -103,7 +105,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _config(arguments: argparse.Namespace) -> ConfigDict:
     from ucjax.cli import settings
-    from ucjax.data.folder import walk
 
     rows = list(arguments.protections or ["clean"])
     rows += [_labelled(given) for given in arguments.row]
@@ -118,7 +119,7 @@ def _config(arguments: argparse.Namespace) -> ConfigDict:
         "seeds": tuple(range(arguments.seeds)),
         "noise_seeds": tuple(range(arguments.noise_seeds)),
     }
-    count = len(walk(arguments.clean))
+    count = settings.counted(arguments.clean)
     return settings.load(arguments.config, arguments.overrides, photos=count, **given)
 
 

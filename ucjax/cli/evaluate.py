@@ -50,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluates; returns 1 if victims were trained and do not show protection."""
     from ucjax.cli import settings
-    from ucjax.data.folder import walk
     from ucjax.errors import UserError
 
     if arguments.seeds is not None and arguments.seeds < 1:
@@ -60,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     given: dict[str, Any] = {}
     if arguments.seeds is not None:
         given["seeds"] = tuple(range(arguments.seeds))
-    count = len(walk(arguments.photos))
+    count = settings.counted(arguments.photos)
     config = settings.load(arguments.config, arguments.overrides, photos=count, **given)
     from ucjax.comparison import verdict
     from ucjax.photos import evaluate

@@ -35,14 +35,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Count:
-    """A counter in one line of the terminal, for which JAX need not be imported."""
+    """tqdm's bar, for which JAX need not be imported."""
 
     def __init__(self, label: str, total: int):
-        self._label, self._total = label, total
+        from tqdm import tqdm
+
+        self._bar = tqdm(desc=label, total=total, unit=" images", dynamic_ncols=True)
 
     def update(self, done: int) -> None:
-        if done % 100 == 0:
-            print(f"\r{self._label} {done}/{self._total}", end="", file=sys.stderr, flush=True)
+        self._bar.update(done - self._bar.n)
 
     def close(self, done: int) -> None:
-        print(f"\r{self._label} {done}/{self._total}", file=sys.stderr, flush=True)
+        self.update(done)
+        self._bar.close()

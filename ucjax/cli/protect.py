@@ -109,7 +109,6 @@ def _check_unused(arguments: argparse.Namespace) -> None:
 
 def _config(arguments: argparse.Namespace) -> ConfigDict:
     from ucjax.cli import settings
-    from ucjax.data.folder import walk
 
     options = {
         "noise__epsilon_255": arguments.eps,
@@ -118,7 +117,7 @@ def _config(arguments: argparse.Namespace) -> ConfigDict:
         "noise_seeds": None if arguments.seed is None else (arguments.seed,),
     }
     given = {key: value for key, value in options.items() if value is not None}
-    count = len(walk(arguments.photos))
+    count = settings.counted(arguments.photos)
     return settings.load(arguments.config, arguments.overrides, photos=count, **given)
 
 
@@ -131,6 +130,8 @@ def _summary(done: Protection, arguments: argparse.Namespace) -> str:
     check = f"ucjax verify {folder} --against {photos}"
     if arguments.protector:
         check += f" --protector {shlex.quote(str(arguments.protector))}"
+    # See docs/photos.md: it asks, and stops nobody.
+    opted = "\non a site of your own  HTTP header tdm-reservation: 1" if arguments.opt_out else ""
     growth = written.output_bytes / max(1, written.source_bytes)
     return f"""\
 files                    {written.count} protected, {len(written.failures)} not
@@ -141,4 +142,4 @@ size                     {written.output_bytes / 2**20:.1f} MiB, {growth:.2f} ti
 speed                    {written.count / done.seconds:.1f} files/s, checks included
 publish                  {printable(str(written.folder / "images"))}
 keep private             {printable(str(written.folder / "manifest.jsonl"))}, {done.place}
-check                    {printable(check)}"""
+check                    {printable(check)}{opted}"""

@@ -22,6 +22,5 @@ def run(arguments: argparse.Namespace) -> int:
     if not (folder / table.FILE).exists() and (folder / "evaluation").is_dir():
         folder = folder / "evaluation"
     found = table.load(folder)
-    said = verdict.judge(found)
-    print("\n".join([tables.text(found), "", said.result, said.meaning]))
+    print(tables.said(found, verdict.judge(found)))
     return 0

@@ -13,7 +13,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ucjax import config as defaults
-from ucjax.errors import UserError
+from ucjax import names
+from ucjax.errors import UserError, printable
 
 
 def load(
@@ -39,7 +40,7 @@ def load(
     common = {"flag_values": values, "sys_argv": arguments, "lock_config": True}
     try:
         # Config files import each other as `configs.pets`, from where the command was typed.
-        with _importable(Path.cwd()):
+        with importable(Path.cwd()):
             if file is None:
                 config_flags.DEFINE_config_dict("config", defaults.photos(photos), **common)
             else:
@@ -49,6 +50,16 @@ def load(
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(defaults.in_one_line(error)) from error
     return values["config"].value
+
+
+def counted(photos: Path) -> int:
+    """Returns the number of pictures in a folder, and says it before JAX is imported."""
+    from ucjax.data.folder import walk
+
+    count = len(walk(photos))
+    if count:
+        print(f"{count:,} pictures in {printable(str(photos))}", flush=True)
+    return count
 
 
 def located(given: str) -> str:
@@ -66,10 +77,14 @@ def located(given: str) -> str:
     installed = (
         importlib.util.find_spec("configs") if Path(path).parts[:1] == ("configs",) else None
     )
-    for folder in (installed and installed.submodule_search_locations) or ():
-        if (file := Path(folder).parent / path).is_file():
+    known: list[str] = []
+    for folder in map(Path, (installed and installed.submodule_search_locations) or ()):
+        if (file := folder.parent / path).is_file():
             return f"{file}{sign}{argument}"
-    raise UserError(f"there is no config file {path}: see configs/")
+        known += [x.relative_to(folder.parent).as_posix() for x in folder.rglob("[!_]*.py")]
+    meant = names.near(path, known)
+    hint = f"did you mean {meant}?" if meant else "see configs/"
+    raise UserError(f"there is no config file {path}: {hint}")
 
 
 def _spelled(value: Any) -> str:
@@ -77,7 +92,8 @@ def _spelled(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def importable(folder: Path) -> Iterator[None]:
+    """Imports modules of a folder as well, as `python -m` does of the present one."""
     sys.path.insert(0, str(folder))
     try:
         yield

@@ -82,6 +82,30 @@ def judge(table: Table, label: str | None = None, column: str | None = None) -> 
     return Verdict(result, meaning + _fitted(controls["clean"]), shown)
 
 
+def advice(found: Verdict, table: Table) -> str:
+    """Returns in one sentence what to do with a verdict of `judge` on a table."""
+    if not table.entries:
+        return (
+            "Do next: train victims (ucjax evaluate without --quick, or ucjax compare) before you "
+            "count on these files."
+        )
+    if not protected(table):
+        return "Do next: name a protection (--protections uc), or files (--row LABEL=FOLDER)."
+    if found.shown is None:
+        fewest = min(len(entry.results) for entry in table.entries)
+        lacking = "train three seeds (--seeds 3)" if fewest < 2 else "mend what is named above"
+        return f"Do next: {lacking}, and treat the files as unprotected until then."
+    if found.shown:
+        return (
+            "Do next: publish the protected copies and nothing else, and measure other victims "
+            f"(--victims) before you count on more than {table.entries[0].column}."
+        )
+    return (
+        "Do next: do not count on these files; publish them as if they were unprotected, or "
+        "measure other rows, other budgets and other victims in the same way."
+    )
+
+
 def _seen(table: Table) -> str:
     """Says how early the noise of the protected rows is seen, before any victim."""
     said = []

@@ -38,6 +38,13 @@ class Verification:
     max_delta_255: int
     notes: tuple[str, ...] = ()  # what is known, or could not be checked
 
+    def __repr__(self) -> str:
+        first = f", first {self.failures[0]}" if self.failures else ""
+        return (
+            f"<Verification: {self.files} files, {len(self.failures)} faults{first}; largest "
+            f"change {self.max_delta_255}/255>"
+        )
+
 
 class Budget(NamedTuple):
     """What files are held to: their change, and what must not be in them."""

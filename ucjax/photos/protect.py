@@ -135,10 +135,11 @@ def _protect(
     )
     shutil.rmtree(out / _TRAINING, ignore_errors=True)
     seconds = time.monotonic() - start
-    return Protection(written, chosen, where, tuple(unlisted), _converted(out), seconds)
+    return Protection(written, chosen, where, tuple(unlisted), converted(out), seconds)
 
 
-def _converted(out: Path) -> tuple[tuple[str, str], ...]:
+def converted(out: Path) -> tuple[tuple[str, str], ...]:
+    """Returns the names in a written folder, and what 8-bit RGB could not hold of them."""
     records = protected.read_manifest(out)
     return tuple((r["name"], r["converted"]) for r in records if "converted" in r)
 

@@ -64,6 +64,12 @@ class Protector:
     # What the surrogate computed in: "float32" or "bfloat16"; "auto" where nobody wrote it down.
     surrogate_precision: str = "auto"
 
+    def __repr__(self) -> str:
+        return (
+            f"<Protector: {self.kind} of {len(self.centers)} clusters, eps {self.epsilon_255}/255, "
+            f"{self.crop} of {self.short_side} px, {self.surrogate_id}, seed {self.seed}>"
+        )
+
     @property
     def kind(self) -> str:
         """What the noise is given by: "pixels" or "gratings"."""

@@ -29,9 +29,8 @@ def finish(filled: Filled) -> str:
     if parallel.is_main():
         page.write(table_, shown, folder)
     parallel.barrier("report")
-    found = verdict.judge(table_)
-    said = [tables.text(table_), "", found.result, found.meaning]
-    return "\n".join([*said, f"report: {folder / 'report.html'}"])
+    said = tables.said(table_, verdict.judge(table_))
+    return f"{said}\nreport: {folder / 'report.html'}"
 
 
 def _publish(row: rows.Row, filled: Filled) -> None:

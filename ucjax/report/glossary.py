@@ -16,6 +16,16 @@ GLOSSARY = {
     "know the labels).",
     "surrogate": "The frozen network whose features are clustered and attacked.",
     "victim": "A classifier trained from scratch by somebody who copied the files.",
+    "recipe, treatment": "How a victim is trained (mixup, adversarially), and what is done to the "
+    "files before (JPEG, grey). Each is compared with the same on clean files.",
+    "row, column": "What made the files, and who trains on them. Strings name them, such as "
+    "uc:eps=8 and resnet18+jpeg75.",
+    "guessing": "What naming the commonest class of the test images reaches. A victim near it has "
+    "learnt nothing, and one of clean files near it shows nothing.",
+    "seen early": "Share of unseen files whose cluster a small network tells after 100 steps of "
+    "training. Noise that is not seen early, a victim learns late or never.",
+    "protector": "The noises and the clusters' centres in a folder, with which other images are "
+    "protected without training. It is what undoes the protection: keep it private.",
 }
 PROTOCOL = (
     "Every image of the published set carries the noise of its own cluster, chosen by image and "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ucjax.comparison import verdict
 from ucjax.comparison.table import Line, Table, drop, leaderboard
-from ucjax.comparison.verdict import percent
+from ucjax.comparison.verdict import Verdict, percent
 
 FACTS = (
     "files of", "seen early %", "mean |δ|", "max |δ|", "PSNR", "SSIM", "labels", "passes",
@@ -61,15 +62,30 @@ def _facts(line: Line) -> tuple[str, ...]:
 
 def text(table: Table) -> str:
     """Returns both tables with aligned columns, headed by what was compared."""
-    tests = sorted({str(column.test_count) for column in table.columns})
-    head = f"{table.train_count} images to train on"
+    lines = [head(table), *aligned(facts(table))]
     if table.columns:
-        head += (
-            f"; accuracy in % on {' or '.join(tests)} clean test images after the last epoch (best "
-            "epoch), mean ± std over the seeds"
-        )
-        return "\n".join([head, *aligned(accuracies(table)), "", *aligned(facts(table))])
-    return "\n".join([head, *aligned(facts(table))])
+        lines[1:1] = [*aligned(accuracies(table)), ""]
+    return "\n".join(lines)
+
+
+def head(table: Table) -> str:
+    """Says what was trained on, what the numbers are, and what guessing would reach."""
+    trained = f"{table.train_count} images to train on"
+    if not table.columns:
+        return trained
+    tests = sorted({str(column.test_count) for column in table.columns})
+    chances = sorted({f"{100 * column.chance:.1f}" for column in table.columns}, key=float)
+    return (
+        f"{trained}; accuracy in % on {' or '.join(tests)} clean test images after the last epoch "
+        "(best epoch), mean ± std over the seeds; guessing reaches "
+        f"{' or '.join(chances)}"
+    )
+
+
+def said(table: Table, found: Verdict) -> str:
+    """Returns the table, what it shows, and what to do about it, as every command ends."""
+    advice = verdict.advice(found, table)
+    return "\n".join([text(table), "", found.result, found.meaning, advice])
 
 
 def ranked(tables: Sequence[Table], runs: Sequence[str]) -> list[tuple[str, ...]]:

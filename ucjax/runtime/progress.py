@@ -1,15 +1,17 @@
-"""What a run says while it runs: a JSONL file and one progress line, both from process 0."""
+"""What a run says while it runs: a JSONL file and how far it is, both from process 0."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
-import math
-import shutil
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
+
+from tqdm import tqdm
 
 from ucjax.runtime import parallel
 
@@ -68,67 +70,112 @@ class Outlook:
 
 
 class Progress:
-    """A line `label 120/480 · loss 0.0123 · 350 images/s · 0:12 left, 3:40 with what follows`.
+    """How far a stage is: tqdm's bar on a terminal and in a notebook, lines elsewhere.
 
-    Redrawn in place on a terminal; elsewhere printed every 20 seconds, so that logs stay short.
+    A line is `label 120/480 · loss 0.0123 · 350 images/s · 0:12 left, 3:40 with what follows`. The
+    first is there at once, since what follows may have to be compiled, and then one every five
+    seconds, later every twenty.
     """
 
     def __init__(
         self, label: str, total: int, *, unit: str = "images", done: int = 0,
-        stream: TextIO | None = None, outlook: Outlook | None = None,
+        stream: TextIO | None = None, outlook: Outlook | None = None, shown: bool = True,
     ):  # fmt: skip
-        """Starts the clock; `total` and `done` count `unit`s, `done` those of an earlier run."""
-        self._label, self._total, self._unit = label, total, unit
-        self._outlook = outlook
+        """Starts the clock.
+
+        Args:
+          label: of the stage.
+          total: `unit`s of the whole stage.
+          unit: what is counted.
+          done: `unit`s that an earlier run did.
+          stream: where to, None for the standard output.
+          outlook: of the job that the stage is one of.
+          shown: False shows only how the stage ended.
+        """
+        self.total = total
+        self._label, self._unit = label, unit
+        self._outlook, self._shown = outlook, shown and parallel.is_main()
         self._stream = stream or sys.stdout
-        self._terminal = self._stream.isatty()
+        self._interactive = self._stream.isatty() or (stream is None and "ipykernel" in sys.modules)
         self._first, self._start = done, time.monotonic()
-        self._last = -math.inf if self._terminal else self._start
+        self._paced: tuple[int, float] | None = None
+        self._last = self._start
+        self._bar = _bar(label, total, done, self._stream) if self._drawn() else None
+        if self._shown and self._bar is None:
+            self._print(f"{label} {min(done, total)}/{total} · starting")
 
     def update(self, done: int, **fields: float) -> None:
         """Shows that `done` units are finished, with further values such as the loss."""
-        now = time.monotonic()
-        interval = 0.2 if self._terminal else 20.0
-        if parallel.is_main() and now - self._last >= interval:
+        now, done = time.monotonic(), min(done, self.total)
+        late = 0.2 if self._interactive else min(20.0, max(5.0, (now - self._start) / 20))
+        if self._shown and done < self.total and now - self._last >= late:  # the end is close's
             self._last = now
-            self._show(self._line(done, now, fields), end="" if self._terminal else "\n")
+            parts = self._parts(done, now, fields)
+            if self._bar is None:
+                self._print(" · ".join([f"{self._label} {done}/{self.total}", *parts]))
+            else:
+                self._draw(done, parts)
+        if self._paced is None and done > self._first:
+            self._paced = done, now
 
     def close(self, done: int, **fields: float) -> None:
         """Shows the last state and ends the line."""
-        now = time.monotonic()
-        if parallel.is_main():
-            self._show(self._line(done, now, fields), end="\n")
+        now, done = time.monotonic(), min(done, self.total)
+        parts = self._parts(done, now, fields)
+        if self._bar is not None:
+            self._draw(done, parts)
+            self._bar.close()
+        elif parallel.is_main():
+            self._print(" · ".join([f"{self._label} {done}/{self.total}", *parts]))
         if self._outlook and done > self._first:
             self._outlook.finish(self._label, now - self._start, self._share())
 
+    def _drawn(self) -> bool:
+        return self._shown and self._interactive
+
     def _share(self) -> float:
-        return (self._total - self._first) / self._total
+        return (self.total - self._first) / max(1, self.total)
 
-    def _line(self, done: int, now: float, fields: dict[str, float]) -> str:
-        seconds = now - self._start
-        rate = (done - self._first) / max(seconds, 1e-9)
-        parts = [f"{self._label} {done}/{self._total}"]
-        parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in fields.items()]
+    def _parts(self, done: int, now: float, fields: dict[str, float]) -> list[str]:
+        """Returns what follows the count: values, pace and time."""
+        parts = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in fields.items()]
+        since, begin = self._first, self._start
+        if done < self.total:
+            if self._paced is None or done <= self._paced[0]:
+                return [*parts, "? left"]
+            # What came before the first update was mostly compiled, and tells nothing of the pace.
+            since, begin = self._paced
+        rate = (done - since) / max(now - begin, 1e-9)
         parts.append(f"{rate:.{0 if rate >= 100 else 2}f} {self._unit}/s")
-        if done < self._total:
-            left = (self._total - done) / rate if rate > 0 else math.nan
-            later = (
-                self._outlook.later(self._label, seconds + left, self._share())
-                if self._outlook
-                else 0
-            )
-            follows = f", {_clock(left + later)} with what follows" if later > 0 else ""
-            parts.append(f"{_clock(left)} left{follows}")
-        else:
-            parts.append(_clock(seconds))
-        return " · ".join(parts)
+        if done >= self.total:
+            return [*parts, _clock(now - self._start)]
+        left, later = (self.total - done) / rate, 0.0
+        if self._outlook:
+            later = self._outlook.later(self._label, now - self._start + left, self._share())
+        follows = f", {_clock(left + later)} with what follows" if later > 0 else ""
+        return [*parts, f"{_clock(left)} left{follows}"]
 
-    def _show(self, line: str, end: str) -> None:
-        if self._terminal:
-            # A line that wraps could not be redrawn in place.
-            line = f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}"
-        self._stream.write(line + end)
+    def _draw(self, done: int, parts: list[str]) -> None:
+        assert self._bar is not None
+        self._bar.n = done
+        self._bar.set_postfix_str(" · ".join(parts), refresh=False)
+        self._bar.refresh()
+
+    def _print(self, line: str) -> None:
+        if self._interactive:
+            tqdm.write(line, file=self._stream)  # above the bars that are drawn
+        else:
+            self._stream.write(line + "\n")
         self._stream.flush()
+
+
+def _bar(label: str, total: int, done: int, stream: TextIO) -> tqdm:
+    widgets = "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets")
+    kind = importlib.import_module("tqdm.notebook" if widgets else "tqdm").tqdm
+    return kind(
+        desc=label, total=total, initial=min(done, total), file=stream, dynamic_ncols=True,
+        bar_format="{desc} {n_fmt}/{total_fmt} |{bar}|{postfix}",
+    )  # fmt: skip
 
 
 def _clock(seconds: float) -> str:

@@ -96,14 +96,13 @@ class _Stopped(Exception):
 class _Line(Progress):
     """A progress line that also carries messages between the threads."""
 
-    def __init__(self, *args: Any, messages: _Messages, shown: bool, **options: Any):
+    def __init__(self, *args: Any, messages: _Messages, **options: Any):
         super().__init__(*args, **options)
-        self._messages, self._shown = messages, shown
+        self._messages = messages
 
     def update(self, done: int, **fields: float) -> None:
         if self._messages.stop.is_set():
             raise _Stopped
         if fields:  # known after the first epoch
             self._messages.compiled.set()
-        if self._shown:
-            super().update(done, **fields)
+        super().update(done, **fields)

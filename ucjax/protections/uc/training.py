@@ -149,7 +149,8 @@ def _run_epoch(
             # Read one step late, so that the devices never wait for the host.
             totals += _checked(*running)
             mean = totals / count
-            progress.update(planned.step * spec.batch_size, loss=mean[0], moved=mean[1])
+            done = progress.total * planned.step // (spec.epochs * len(plan))
+            progress.update(done, loss=mean[0], moved=mean[1])
         running = record, planned.step
     assert running is not None
     totals += _checked(*running)
