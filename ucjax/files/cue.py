@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 _BAND = 64  # rows at once
@@ -22,6 +24,43 @@ def share(clean: np.ndarray, target: np.ndarray, found: np.ndarray) -> float:
     Raises:
       ValueError: other shapes, or the target does not differ from the original.
     """
+    product, square = _products(clean, target, found)
+    if not square:
+        raise ValueError("the target does not differ from the original: there is no cue")
+    return product / square
+
+
+def share_of_resized(
+    clean: np.ndarray,
+    target: np.ndarray,
+    resized: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> float:
+    """Returns the amplitude of the change clean -> target in a file of another size.
+
+    Resizing takes some of the change as well, all of it where pixels become larger than half a
+    period: it is <d, t> / (|t| |t0|) with root mean squares of the change t at the file's size and
+    t0 at the original's. Of a square wave the overtones count, a tenth of its amplitude.
+
+    Args:
+      clean: the original, or the piece that the file shows, uint8 `[h, w, 3]`.
+      target: the same with its pattern, uint8.
+      resized: both as they are at the file's size, and the file, uint8 `[h', w', 3]`.
+
+    Raises:
+      ValueError: as `share`.
+    """
+    _, whole = _products(clean, target, target)
+    if not whole:
+        raise ValueError("the target does not differ from the original: there is no cue")
+    product, square = _products(*resized)
+    if not square:
+        return 0.0
+    n = resized[0].size
+    return product / n / math.sqrt(square / n * (whole / clean.size))
+
+
+def _products(clean: np.ndarray, target: np.ndarray, found: np.ndarray) -> tuple[int, int]:
+    """Returns <found - clean, target - clean> and <target - clean, target - clean>."""
     if not clean.shape == target.shape == found.shape:
         raise ValueError(f"pictures of {clean.shape}, {target.shape} and {found.shape}")
     product = square = 0
@@ -33,6 +72,4 @@ def share(clean: np.ndarray, target: np.ndarray, found: np.ndarray) -> float:
         end -= origin
         product += int((aim * end).sum(dtype=np.int64))
         square += int((aim * aim).sum(dtype=np.int64))
-    if not square:
-        raise ValueError("the target does not differ from the original: there is no cue")
-    return product / square
+    return product, square
