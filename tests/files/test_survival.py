@@ -2,65 +2,32 @@
 
 import csv
 import io
-import itertools
 import json
 import shutil
 
 import numpy as np
 import pytest
+import wavy
 from PIL import Image
 
 from ucjax.cli.command import main
 from ucjax.errors import UserError
 from ucjax.files import cue, registration, survival
-from ucjax.files.picture import PNG
-from ucjax.files.protect import protect_files
-from ucjax.protections import gratings, protector
-from ucjax.protections.protector import Protector
+from ucjax.protections import gratings
 from ucjax.protections.waves import Gratings
 
 NAMES = ("a/1.png", "a/2.png", "b/1.png", "b/4.png")
-WIDTH, HEIGHT = 480, 360
-
-
-def photo(seed, width=WIDTH, height=HEIGHT):
-    rng = np.random.default_rng(seed)
-    layers = [
-        Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)).resize(
-            (width, height), Image.Resampling.BICUBIC
-        )
-        for n in (5, 17, 60)
-    ]
-    blended = Image.blend(Image.blend(layers[0], layers[1], 0.4), layers[2], 0.2)
-    return Image.fromarray((np.asarray(blended) * 0.8 + 25).astype(np.uint8))
-
-
-def made_protector(wave="sine", color="chroma", bands="1/20"):
-    return Protector(
-        noise=None,
-        gratings=Gratings(gratings.draw(0, 4, bands, color), 16, 146, wave),
-        centers=np.zeros((4, 3), np.float32),
-        surrogate_name="s", surrogate_path="", surrogate_id="s", surrogate_sha256="ab" * 32,
-        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
-        epsilon_255=16, norm="linf", grain=1, short_side=146, crop=128, seed=0, versions={},
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """Originals, and what was published of them."""
     folder = tmp_path_factory.mktemp("published")
-    photos, out, chosen = folder / "photos", folder / "out", made_protector()
+    photos, out = folder / "photos", folder / "out"
     for number, name in enumerate(NAMES):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
-        photo(number).save(photos / name, compress_level=1)
-    clusters = itertools.count()
-    protect_files(
-        photos, NAMES, chosen, labels=[-1] * 4, class_names=(),
-        cluster_of=lambda crop: next(clusters), protector_sha256="0" * 64, encoding=PNG,
-        refused=lambda digest: "", folder=out, threads=1,
-    )  # fmt: skip
-    protector.save(chosen, out / "protector")
+        wavy.photo(number).save(photos / name, compress_level=1)
+    wavy.protect(photos, NAMES, out)
     return photos, out
 
 
@@ -105,7 +72,7 @@ def test_what_a_platform_leaves_is_found(platform, published, tmp_path):
         with Image.open(out / "images" / name) as image:
             (tmp_path / name).write_bytes(PLATFORMS[platform](image))
     found = survival.survives(out, tmp_path, photos=photos)
-    without = survival.survives(out, tmp_path, patterns=made_protector().patterns())
+    without = survival.survives(out, tmp_path, patterns=wavy.made_protector().patterns())
     assert [left.photo for left in found.files] == [*NAMES[:2]]
     for left, other in zip(found.files, without.files, strict=True):
         # The protector knows the wave but not the picture: what its pixels have no room for.
@@ -158,10 +125,10 @@ def test_renamed_files_are_recognised_and_strangers_named(published, tmp_path):
     with Image.open(out / "images" / "a" / "2.png") as image:
         (tmp_path / "b").mkdir()
         image.save(tmp_path / "b" / "1.webp", quality=90)  # the name of another one
-    photo(77).save(tmp_path / "strange.jpg")
+    wavy.photo(77).save(tmp_path / "strange.jpg")
     Image.new("RGB", (300, 200), "red").save(tmp_path / "plain.png")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 nothing")
-    turned.save(tmp_path / "two.gif", save_all=True, append_images=[photo(5, width, height)])
+    turned.save(tmp_path / "two.gif", save_all=True, append_images=[wavy.photo(5, width, height)])
     found = survival.survives(out, tmp_path, photos=photos)
     assert {(left.file, left.photo, left.matched) for left in found.files} == {
         ("IMG_1.jpg", "b/4.png", "picture"),
@@ -208,7 +175,7 @@ def test_mistakes_are_one_line(published, tmp_path):
     back, empty = tmp_path / "back", tmp_path / "empty"
     for folder in (back, empty):
         folder.mkdir()
-    photo(9).save(back / "1.png")
+    wavy.photo(9).save(back / "1.png")
     mapping = tmp_path / "mapping.csv"
     for given, settings, message in [
         ((out, tmp_path / "nowhere"), {}, "is not a folder: give the folder of the files"),
@@ -235,7 +202,7 @@ def test_mistakes_are_one_line(published, tmp_path):
 
 @pytest.mark.parametrize("share", [0.35, 1, 1.6])
 def test_a_piece_is_found_to_a_tenth_of_a_pixel(share):
-    whole = photo(3)
+    whole = wavy.photo(3)
     edges = (31, 17, 31 + 372, 17 + 301)
     piece = resized(whole.crop(edges), share)
     place = registration.locate(np.asarray(piece), np.asarray(whole))
@@ -250,7 +217,7 @@ def test_a_piece_is_found_to_a_tenth_of_a_pixel(share):
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 2), (3, 3)])
 def test_odd_sizes_are_no_place_and_no_error(size):
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    whole = np.asarray(photo(1, 90, 60))
+    whole = np.asarray(wavy.photo(1, 90, 60))
     for one, other in ((picture, whole), (whole, picture), (picture, picture)):
         place = registration.locate(one, other)
         assert -1 <= place.likeness <= 1 + 1e-9

@@ -72,9 +72,12 @@ def compare(clean: np.ndarray, protected: np.ndarray) -> Fidelity:
     for top in range(0, len(clean), _TILE_ROWS):
         x, y = clean[top : top + _TILE_ROWS], protected[top : top + _TILE_ROWS]
         delta = np.maximum(x, y) - np.minimum(x, y)
-        highest = max(highest, int(delta.max()))
-        total += int(delta.sum(dtype=np.uint64))
-        squares += int(np.square(delta, dtype=np.uint16).sum(dtype=np.uint64))
+        top_delta = int(delta.max())
+        highest = max(highest, top_delta)
+        # Sums of 32 bits take half the time where they are large enough.
+        wide = np.uint32 if top_delta**2 * delta.size < 2**32 else np.uint64
+        total += int(delta.sum(dtype=wide))
+        squares += int(np.square(delta, dtype=np.uint16).sum(dtype=wide))
     if not highest:
         return Fidelity(0, 0.0, 0.0, math.inf, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
     mean_square = squares / clean.size

@@ -77,10 +77,10 @@ def _searched(shown: Image.Image, whole: Image.Image) -> Place:
         size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
         piece = np.asarray(shown.resize(size, Image.Resampling.BICUBIC), np.float64)
         likeness = _correlations(values, piece)
-        top, left = np.unravel_index(int(likeness.argmax()), likeness.shape)
+        top, left = divmod(int(likeness.argmax()), likeness.shape[1])
         if (highest := float(likeness[top, left])) > best.likeness:
-            edges = (left / width, top / height, (left + size[0]) / width, (top + size[1]) / height)
-            best = Place(*(float(edge) for edge in edges), highest)
+            right, bottom = left + size[0], top + size[1]
+            best = Place(left / width, top / height, right / width, bottom / height, highest)
         scale *= _STEP
     return best
 
@@ -115,16 +115,17 @@ def _moved(shown: Image.Image, whole: Image.Image, place: Place) -> Place:
     for _ in range(_ITERATIONS):
         step = _step(target, _cut(whole, best, shown.size))
         sides = (best.right - best.left, best.bottom - best.top)
-        left, right, top, bottom = step / np.array([shown.width] * 2 + [shown.height] * 2)
-        edges = (
-            max(0.0, best.left + left * sides[0]),
-            max(0.0, best.top + top * sides[1]),
-            min(1.0, best.right + right * sides[0]),
-            min(1.0, best.bottom + bottom * sides[1]),
+        left, right = (float(x) * sides[0] / shown.width for x in step[:2])
+        top, bottom = (float(x) * sides[1] / shown.height for x in step[2:])
+        moved = Place(
+            max(0.0, best.left + left),
+            max(0.0, best.top + top),
+            min(1.0, best.right + right),
+            min(1.0, best.bottom + bottom),
+            -1.0,
         )
-        if edges[2] - edges[0] < sides[0] / 2 or edges[3] - edges[1] < sides[1] / 2:
+        if 2 * (moved.right - moved.left) < sides[0] or 2 * (moved.bottom - moved.top) < sides[1]:
             break
-        moved = Place(*(float(edge) for edge in edges), -1.0)
         moved = moved._replace(likeness=_likeness(target, _cut(whole, moved, shown.size)))
         gain = moved.likeness - best.likeness
         best = moved if gain > 0 else best
