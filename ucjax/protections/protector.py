@@ -61,6 +61,7 @@ class Protector:
     seed: int
     versions: dict[str, str]
     gratings: Gratings | None = None  # with this budget and short side
+    folders: tuple[str, ...] = ()  # clusters that are folders: their names, else empty
 
     @property
     def kind(self) -> str:
@@ -90,6 +91,7 @@ def of_noise(
     config: ConfigDict,
     seed: int,
     versions: dict[str, str],
+    folders: tuple[str, ...] = (),
 ) -> Protector:
     """Puts everything that putting a noise on tomorrow's images needs into one value.
 
@@ -100,6 +102,7 @@ def of_noise(
       config: the settings it was made with.
       seed: of everything that was drawn.
       versions: of the packages that decide results.
+      folders: names of the clusters, if they are folders.
     """
     patterns, pixels, gratings = noise.patterns, None, None
     if isinstance(patterns, Pixels):
@@ -124,6 +127,7 @@ def of_noise(
         crop=config.data.crop,
         seed=seed,
         versions=versions,
+        folders=folders,
     )
 
 
@@ -143,6 +147,7 @@ def save(protector: Protector, folder: Path) -> None:
         "kind": protector.kind,
         **{f"{name}_shape": list(array.shape) for name, array in sorted(arrays.items())},
         **{key: getattr(protector, key) for key in _described()},
+        **({"folders": list(protector.folders)} if protector.folders else {}),
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
     }
     checkpoint.write_bytes(folder / TENSORS, tensors)
@@ -170,6 +175,7 @@ def load(folder: Path) -> Protector:
         arrays = parse_safetensors(tensors)
         values = {key: described[key] for key in _described()}
         values |= {key: tuple(float(x) for x in values[key]) for key in ("mean", "std")}
+        values["folders"] = tuple(described.get("folders", ()))
         protector = _restored(str(described["kind"]), arrays, values)
         fault = _fault(protector)
     except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
@@ -181,8 +187,8 @@ def load(folder: Path) -> Protector:
 
 
 def _described() -> list[str]:
-    arrays = ("noise", "centers", "gratings")
-    return [field.name for field in fields(Protector) if field.name not in arrays]
+    apart = ("noise", "centers", "gratings", "folders")
+    return [field.name for field in fields(Protector) if field.name not in apart]
 
 
 def _noise_arrays(protector: Protector) -> dict[str, np.ndarray]:
@@ -230,6 +236,10 @@ def _fault(protector: Protector) -> str:
     for key in ("surrogate_name", "surrogate_path", "surrogate_id", "surrogate_sha256"):
         if not isinstance(value := getattr(protector, key), str):
             return f"{key} is {value!r}, no text"
+    if not all(isinstance(folder, str) for folder in protector.folders):
+        return f"folders are {protector.folders!r}, no texts"
+    if len({*protector.folders}) not in (0, len(centers)):
+        return f"{len({*protector.folders})} folders do not fit {len(centers)} centres"
     if protector.short_side > _LONGEST_SIDE:
         return f"short side {protector.short_side} is over {_LONGEST_SIDE}"
     if (protector.noise is None) == (protector.gratings is None):
