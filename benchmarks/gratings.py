@@ -78,10 +78,10 @@ def measure(paths: list[Path], waves: Gratings, encoding: Encoding) -> dict[str,
 
     for row, path in enumerate(paths):
         data = path.read_bytes()
-        clean = timed("decode", lambda: picture.read(data, strip_gps=False)).pixels  # noqa: B023
+        clean = timed("decode", lambda: picture.read(data)).pixels  # noqa: B023
         added = timed("wave", lambda: waves.add(row, clean, whole=True))  # noqa: B023
         file = timed("encode", lambda: picture.write(Picture(added), encoding))  # noqa: B023
-        found = timed("read back", lambda: picture.read(file, strip_gps=False)).pixels  # noqa: B023
+        found = timed("read back", lambda: picture.read(file)).pixels  # noqa: B023
         timed("seen", lambda: compare(clean, found))  # noqa: B023
         timed("hashes", lambda: [hashlib.sha256(x).digest() for x in (data, file)])  # noqa: B023
         shares.append(cue.share(clean, added, found))

@@ -33,8 +33,9 @@ from ucjax.config import photos as photos_config
 from ucjax.data import folder, textures
 from ucjax.files.picture import Encoding, Picture, write
 from ucjax.photos import protect as owner
-from ucjax.protections import controls, protector
+from ucjax.protections import controls, gratings, protector
 from ucjax.protections.protector import Protector
+from ucjax.protections.waves import Gratings
 from ucjax.runtime import parallel
 
 # Prints the largest resident memory of a run of its own, in MiB. Linux counts that of the parent,
@@ -54,6 +55,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, help="instead of synthetic ones")
     parser.add_argument("--sizes", nargs="*", default=["256x341", "1200x1600"], metavar="HxW")
+    parser.add_argument("--kind", choices=("pixels", "gratings"), default="pixels")
+    parser.add_argument("--format", choices=("png", "webp", "jpeg"), default="png")
     parser.add_argument("--count", type=int, default=96, help="photos of a size")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", type=int, nargs="*", default=[100, 10_000], metavar="N")
@@ -62,27 +65,32 @@ def main() -> None:
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        make_protector(place / "protector")
+        make_protector(place / "protector", arguments.kind)
         rows = []
         for size in ["given"] if arguments.photos else arguments.sizes:
             photos = arguments.photos or make_photos(place / size, size, arguments.count)
-            _protect(photos, place)  # compiles
-            rows.append(throughput(size, photos, place, arguments.repeats))
+            encoding = Encoding(arguments.format)
+            _protect(photos, place, encoding)  # compiles
+            rows.append(throughput(size, photos, place, arguments.repeats, encoding))
             print(_spelled(rows[-1]))
         peaks = {count: peak_memory(place, count) for count in arguments.memory}
         for count, mib in peaks.items():
             print(f"{count} photos of 96 x 128 px: peak memory {mib:.0f} MiB")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    values = {"cores": os.cpu_count(), "throughput": rows, "peak_mib": peaks}
+    given = {"kind": arguments.kind, "format": arguments.format}
+    values = {**given, "cores": os.cpu_count(), "throughput": rows, "peak_mib": peaks}
     arguments.out.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def make_protector(place: Path) -> None:
-    """Random noise for ten random centres: what noise it is does not change the time."""
+def make_protector(place: Path, kind: str = "pixels") -> None:
+    """Random noise, or gratings, for ten random centres."""
     config = photos_config()
+    crop, short_side = config.data.crop, config.data.short_side
+    waves = Gratings(gratings.draw(0, 10, gratings.OPTIONS["bands"], "chroma"), 16, short_side)
     surrogate = surrogates.load("efficientnet_lite0", image_size=config.data.crop)
     published = Protector(
-        noise=controls.cluster_signs(0, 10, config.data.crop, 16),
+        noise=controls.cluster_signs(0, 10, crop, 16) if kind == "pixels" else None,
+        gratings=waves if kind == "gratings" else None,
         centers=np.random.default_rng(0).normal(size=(10, 1280)).astype(np.float32),
         surrogate_name="efficientnet_lite0",
         surrogate_path="",
@@ -93,8 +101,8 @@ def make_protector(place: Path) -> None:
         epsilon_255=16,
         norm="linf",
         grain=1,
-        short_side=config.data.short_side,
-        crop=config.data.crop,
+        short_side=short_side,
+        crop=crop,
         seed=0,
         versions={},
     )
@@ -114,13 +122,15 @@ def make_photos(place: Path, size: str, count: int) -> Path:
     return place
 
 
-def throughput(size: str, photos: Path, place: Path, repeats: int) -> dict[str, object]:
+def throughput(
+    size: str, photos: Path, place: Path, repeats: int, encoding: Encoding
+) -> dict[str, object]:
     """Returns images/s of the three ways and the ratios, median and range over the repeats."""
     names = folder.walk(photos)
     ways: dict[str, Callable[[], None]] = {
-        "protect": lambda: _protect(photos, place),
-        "Pillow as it comes": lambda: _recode(photos, names, place, by_default=True),
-        "Pillow, our settings": lambda: _recode(photos, names, place, by_default=False),
+        "protect": lambda: _protect(photos, place, encoding),
+        "Pillow as it comes": lambda: _recode(photos, names, place, encoding.format, None),
+        "Pillow, our settings": lambda: _recode(photos, names, place, encoding.format, encoding),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
@@ -136,29 +146,35 @@ def throughput(size: str, photos: Path, place: Path, repeats: int) -> dict[str, 
     return {"size": size, "images": len(names), "rates": rates, "ratios": ratios}
 
 
-def _protect(photos: Path, place: Path) -> None:
+def _protect(photos: Path, place: Path, encoding: Encoding) -> None:
     done = owner.protect_folder(
-        photos, place / "out", photos_config(), published=place / "protector"
+        photos, place / "out", photos_config(), published=place / "protector", encoding=encoding
     )
     assert not done.written.failures
 
 
-def _recode(photos: Path, names: list[str], place: Path, *, by_default: bool) -> None:
+def _recode(
+    photos: Path, names: list[str], place: Path, form: str, encoding: Encoding | None
+) -> None:
     """Decodes and encodes the *protected* pixels: noise takes longer to encode than pictures."""
-    noise = controls.image_signs(0, 0, 64, 16) * 255
+    signs = (controls.image_signs(0, 0, 64, 16) * 255).astype(np.int16)
+    waves = protector.load(place / "protector").gratings
 
     def one(name: str) -> None:
         with Image.open(photos / name) as image:
             pixels = np.asarray(image.convert("RGB"))
         height, width, _ = pixels.shape
-        tiled = np.tile(noise.astype(np.int16), (height // 64 + 1, width // 64 + 1, 1))
-        noisy = (pixels + tiled[:height, :width]).clip(0, 255).astype(np.uint8)
-        path = place / "out" / f"{name}.png"
+        if waves is None:
+            tiled = np.tile(signs, (height // 64 + 1, width // 64 + 1, 1))[:height, :width]
+            noisy = (pixels + tiled).clip(0, 255).astype(np.uint8)
+        else:
+            noisy = waves.add(0, pixels, whole=True)
+        path = place / "out" / f"{name}.{form}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if by_default:
+        if encoding is None:
             Image.fromarray(noisy).save(path)
         else:
-            path.write_bytes(write(Picture(noisy), Encoding()))
+            path.write_bytes(write(Picture(noisy), encoding))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(one, names))

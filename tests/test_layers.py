@@ -36,6 +36,8 @@ WITHOUT_JAX = [
     "ucjax.main",
     "ucjax.cli.command",
     "ucjax.cli.verify",
+    "ucjax.cli.survives",
+    "ucjax.files.survival",
     "ucjax.exports.export",
     "ucjax.cli.export",
 ]

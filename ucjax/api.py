@@ -85,7 +85,7 @@ def protect(
       out: a folder for the copies of a folder's photos.
       protector: the noise to use, as returned or its folder; None learns one from these photos.
       protection: the row of the table to learn, one noise per cluster.
-      format: "png", "webp" or "jpeg" (see `picture.Encoding`).
+      format: "png", "webp", "jpeg" or "same" (see `picture.Encoding`).
       keep_metadata: what to keep beyond rights, descriptions and dates: "camera", "gps".
       opt_out: adds the machine-readable reservation against training.
       threads: None for one a processor.

@@ -92,7 +92,8 @@ def paper(surrogate: str = "clip") -> ConfigDict:
 
     c.files = f = ConfigDict()
     f.geometry = "crop"  # "crop": centre crops, as published | "native": whole files
-    f.format = "png"  # of every row's files: "png" | "webp" (both lossless) | "jpeg" (4:4:4, 95)
+    # Of every row's files: "png" | "webp" (both lossless) | "jpeg" (4:4:4, 95) | "same" as photos
+    f.format = "png"
 
     c.victim = v = ConfigDict()
     v.width = 64  # channels of the first stage, or of a head; 64 is torchvision's

@@ -63,3 +63,17 @@ def test_without_a_cue_there_is_no_share():
         cue.share(clean, clean, clean)
     with pytest.raises(ValueError, match="pictures of"):
         cue.share(clean, clean[1:], clean)
+
+
+def test_some_rows_stand_for_all(monkeypatch):
+    clean = picture()
+    target = pattern(bands="1/75,1/40,1/21,1/4").add(3, clean, whole=True)
+    found = decoded(target, quality=80, subsampling=2)
+    assert cue.sampled_share(clean, target, found) == cue.share(clean, target, found)
+    monkeypatch.setattr(cue, "_SAMPLED", clean.size // 8)
+    for row in range(4):
+        target = pattern(bands="1/75,1/40,1/21,1/4").add(row, clean, whole=True)
+        found = decoded(target, quality=80, subsampling=2)
+        whole = cue.share(clean, target, found)
+        assert cue.sampled_share(clean, target, found) == pytest.approx(whole, abs=0.1)
+        assert cue.sampled_share(clean, target, target) == 1

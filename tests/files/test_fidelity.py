@@ -151,3 +151,13 @@ def test_color_differences_of_the_published_examples():
     ], np.float32)  # fmt: skip
     found = color_difference.of_lab(pairs[:, :3].T, pairs[:, 3:6].T)
     np.testing.assert_allclose(found, pairs[:, 6], atol=2e-4)
+
+
+@pytest.mark.parametrize("period", [2, 3.4, 5, 8, 10])
+def test_every_fifth_window_stands_for_all_whatever_the_pattern(period):
+    clean, _ = pair((250, 340), 0)
+    rows = np.sin(2 * np.pi * np.arange(250) / period + 0.3)[:, None, None]
+    protected = np.clip(clean + 16 * rows, 0, 255).astype(np.uint8)
+    measured = fidelity.compare(clean, protected)
+    assert measured.ssim == pytest.approx(ssim_of_scikit_image(clean, protected), abs=0.012)
+    assert measured.ssim_luma == pytest.approx(ssim_of_luminance(clean, protected), abs=0.012)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -17,6 +18,7 @@ from ucjax.data.decode import decode, resize
 from ucjax.files.manifest import read_manifest, read_summary
 from ucjax.photos import protect as owner
 from ucjax.protections import protector
+from ucjax.protections.gratings import STRENGTHS
 
 # The tests look at damaged EXIF blocks as well.
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -309,3 +311,33 @@ def test_a_photo_added_after_a_kill_is_protected_with_the_others(tmp_path, monke
 
 def interrupted(*_):
     raise KeyboardInterrupt
+
+
+def test_an_owner_s_folders_are_clusters_at_a_strength(tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for number in range(6):
+        path = photos / ("cats", "dogs")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        odd_files.photo(60, 50, seed=number).save(path)
+    row = f"{STRENGTHS['balanced']}:labels=folders"
+    small = [*SMALL[:2], "--clusters", 2]
+    code, text = ucjax("protect", photos, out, "--protection", row, *small)
+    assert code == 0, text
+    assert re.search(r"seen at 1:1 +SSIM of luminance [01]\.\d+, CIEDE2000 \d+\.\d mean", text)
+    records = {record["name"]: record["cluster"] for record in read_manifest(out)}
+    assert {name.partition("/")[0]: c for name, c in records.items()} == {"cats": 0, "dogs": 1}
+    assert all(c == ("dogs" in name) for name, c in records.items())
+    found = protector.load(out / "protector")
+    assert (found.folders, found.gratings.wave, found.epsilon_255) == (("cats", "dogs"), "sine", 16)
+    # With an existing protector other folders go by content, these by their name.
+    (photos / "cats").rename(photos / "birds")
+    code, text = ucjax("protect", photos, tmp_path / "b", "--protector", out / "protector")
+    assert code == 0, text
+    assert all(r["cluster"] == 1 for r in read_manifest(tmp_path / "b") if "dogs" in r["name"])
+    for arguments, message in [
+        (("--strength", "strong", "--eps", 8), "--strength strong sets --eps as well"),
+        (("--strength", "strong", "--protection", "uc"), "sets --protection as well"),
+        (("--protector", out / "protector", "--strength", "strong"), "--strength is for training"),
+    ]:
+        code, text = ucjax("protect", photos, tmp_path / "c", *arguments)
+        assert (code, message in text) == (2, True), text

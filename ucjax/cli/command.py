@@ -21,6 +21,7 @@ from ucjax.errors import DiskError, UserError, printable
 COMMANDS = {
     "protect": "write protected copies of a folder of photos",
     "verify": "check protected files against their originals, independently",
+    "survives": "measure what a platform left of the protection in files taken back from it",
     "evaluate": "measure on your photos whether the protection works",
     "compare": "put any protections and anybody's files against any victims, in one table",
     "table": "merge the tables of several runs into one ranked leaderboard",

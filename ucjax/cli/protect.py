@@ -12,6 +12,7 @@ from ucjax.cli.command import add_config
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+    from ucjax.files.protect import ProtectedSet
     from ucjax.photos.protect import Protection
 
 
@@ -24,16 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--protection",
-        default="uc",
         metavar="ROW",
         help="what to learn: uc (default), gratings, or another row of one noise per cluster, with "
         "its keys (gratings:bands=1/40,1/21); see ucjax compare --help",
     )
     parser.add_argument(
         "--format",
-        choices=("png", "webp", "jpeg"),
+        choices=("png", "webp", "jpeg", "same"),
         default="png",
-        help="png and webp are lossless; jpeg breaks the budget, by as much as is then printed",
+        help="png (default) and webp are lossless; jpeg breaks the budget, by as much as is then "
+        "printed; same: JPEG for JPEG, WebP for WebP, else PNG",
+    )
+    parser.add_argument(
+        "--strength",
+        choices=("subtle", "balanced", "strong"),
+        help="gratings, from hardly to plainly visible; instead of --protection and --eps",
     )
     parser.add_argument("--eps", type=int, metavar="N", help="budget in 1/255 (default 16)")
     parser.add_argument("--clusters", type=int, metavar="P", help="default 10, or fewer photos")
@@ -67,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--seed is {arguments.seed}: from 0 to {2**31 - 1}")
     if arguments.protector:
         _check_unused(arguments)
+    protection = _protection(arguments)
     config = _config(arguments)
     from ucjax.data import decode
     from ucjax.errors import printable
@@ -82,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.out,
         config,
         published=arguments.protector,
-        protection=arguments.protection,
+        protection=protection,
         encoding=Encoding(arguments.format, arguments.opt_out),
         keep=arguments.keep_metadata,
         threads=arguments.threads,
@@ -101,10 +108,22 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_unused(arguments: argparse.Namespace) -> None:
     from ucjax.errors import UserError
 
-    training = ("eps", "clusters", "batch_size", "seed", "config")
+    training = ("eps", "clusters", "batch_size", "seed", "config", "strength", "protection")
     given = [f"--{name.replace('_', '-')}" for name in training if getattr(arguments, name)]
     if unused := [*given, *arguments.overrides]:
         raise UserError(f"{unused[0]} is for training, and --protector trains nothing: drop one")
+
+
+def _protection(arguments: argparse.Namespace) -> str:
+    from ucjax.errors import UserError
+
+    if not arguments.strength:
+        return arguments.protection or "uc"
+    if given := [key for key in ("protection", "eps") if getattr(arguments, key)]:
+        raise UserError(f"--strength {arguments.strength} sets --{given[0]} as well: drop one")
+    from ucjax.protections.gratings import STRENGTHS
+
+    return STRENGTHS[arguments.strength]
 
 
 def _config(arguments: argparse.Namespace) -> ConfigDict:
@@ -125,7 +144,7 @@ def _summary(done: Protection, arguments: argparse.Namespace) -> str:
     from ucjax.errors import printable
 
     written, budget = done.written, done.protector.epsilon_255
-    lossy = ", which JPEG does not keep" if arguments.format == "jpeg" else ""
+    lossy = ", which JPEG does not keep" if written.cue else ""
     folder, photos = (shlex.quote(str(x)) for x in (written.folder, arguments.photos))
     check = f"ucjax verify {folder} --against {photos}"
     if arguments.protector:
@@ -133,13 +152,29 @@ def _summary(done: Protection, arguments: argparse.Namespace) -> str:
     # See docs/photos.md: it asks, and stops nobody.
     opted = "\non a site of your own  HTTP header tdm-reservation: 1" if arguments.opt_out else ""
     growth = written.output_bytes / max(1, written.source_bytes)
+    cue = ""
+    if written.cue:
+        cue = f"\nnoise left in JPEG files {written.cue[0]:.0%} median, {written.cue[1]:.0%} least"
     return f"""\
 files                    {written.count} protected, {len(written.failures)} not
-largest change on disk   {written.max_delta_255} of 255 (budget {budget}{lossy})
+largest change on disk   {written.max_delta_255} of 255 (budget {budget}{lossy}){cue}
 PSNR                     {written.psnr_median:.1f} dB median, {written.psnr_min:.1f} least
 SSIM                     {written.ssim_median:.3f} median, {written.ssim_min:.3f} least
+{_seen("seen at 1:1", written, "")}
+{_seen("seen at 1080 px", written, "_screen")}
 size                     {written.output_bytes / 2**20:.1f} MiB, {growth:.2f} times the originals
 speed                    {written.count / done.seconds:.1f} files/s, checks included
 publish                  {printable(str(written.folder / "images"))}
 keep private             {printable(str(written.folder / "manifest.jsonl"))}, {done.place}
 check                    {printable(check)}{opted}"""
+
+
+def _seen(label: str, written: ProtectedSet, suffix: str) -> str:
+    """Returns a line of medians of what people see."""
+    ssim, mean, high = (
+        written.seen[f"{key}{suffix}"][0] for key in ("ssim_luma", "delta_e_mean", "delta_e_p95")
+    )
+    return (
+        f"{label:<25}SSIM of luminance {ssim:.3f}, CIEDE2000 {mean:.1f} mean, {high:.1f} of the "
+        "95th percentile (medians)"
+    )

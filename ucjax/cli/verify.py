@@ -50,6 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"note: {printable(note)}")
     for failure in found.failures:
         print(f"wrong: {printable(failure)}")
+    if found.cue:
+        print(
+            f"{found.cue.held} of {found.cue.files} JPEG files hold 85 % of their wave or more "
+            f"(median {found.cue.median:.0%}, least {found.cue.least:.0%})"
+        )
     print(
         f"{found.files} files, {len(found.failures)} faults; no pixel changed by more than "
         f"{found.max_delta_255} of 255"

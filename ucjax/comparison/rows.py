@@ -18,7 +18,7 @@ from ucjax.comparison.ground import Ground
 from ucjax.data.images import Item, file_item
 from ucjax.errors import StaleError, UserError
 from ucjax.files import manifest, protect, verification
-from ucjax.files.picture import Encoding
+from ucjax.files.picture import LOSSY, Encoding
 from ucjax.names import Name
 from ucjax.protections import protector, table
 from ucjax.protections.contract import Given
@@ -185,8 +185,11 @@ def protector_of(name: Name, noise: Noise, noise_seed: int, ground: Ground) -> P
     """Returns a row's noise for other images, None if it is not one noise per cluster."""
     if noise.clusters is not noise.row:
         return None
-    config, _ = table.resolve(name, ground.config)
-    rows = ground.features(config)
+    config, options = table.resolve(name, ground.config)
+    rows, train = ground.features(config), ground.splits.train
+    folders: tuple[str, ...] = ()
+    if options.get("labels") == "folders":
+        folders = tuple(train.class_names[label] for label in np.unique(train.labels))
     members = [noise.row == cluster for cluster in range(int(noise.row.max()) + 1)]
     return protector.of_noise(
         noise,
@@ -195,6 +198,7 @@ def protector_of(name: Name, noise: Noise, noise_seed: int, ground: Ground) -> P
         config=config,
         seed=noise_seed,
         versions=workdir.versions(),
+        folders=folders,
     )
 
 
@@ -225,7 +229,7 @@ def _prove(written: manifest.ProtectedSet, noise: Noise, folder: Path, ground: G
         clean = verification.clean_files(splits.root, splits.train.names)
     else:
         clean = verification.clean_crops(splits.train, ground.config.data.crop)
-    lossy = ground.config.files.format == "jpeg"
+    lossy = ground.config.files.format in LOSSY
     budget = verification.Budget(noise.epsilon_255, noise.norm, lossy)
     found = verification.verify(written.folder, clean, budget)
     if found.failures:

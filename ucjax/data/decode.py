@@ -56,6 +56,7 @@ class TooLargeError(RefusedError):
     """A picture of more pixels, or of more bytes for them, than are read."""
 
 
+_ROWS = 64
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -223,6 +224,19 @@ def split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if turn is None:
         return image, alpha
     return image.transpose(turn), None if alpha is None else alpha.transpose(turn)
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """Returns the pixels of an RGB picture, uint8 `[h, w, 3]`.
+
+    A few rows at a time: of the whole, Pillow makes two more copies.
+    """
+    width, height = image.size
+    copied = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _ROWS):
+        bottom = min(top + _ROWS, height)
+        copied[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return copied
 
 
 def is_wide(image: Image.Image) -> bool:

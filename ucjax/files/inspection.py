@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_safetensors
 
-from ucjax.data.decode import open_picture, split
+from ucjax.data.decode import open_picture, pixels, split
 from ucjax.errors import UserError
 from ucjax.files import containers, metadata
+from ucjax.protections.waves import Gratings
 from ucjax.runtime import disk
 
 
@@ -42,7 +45,7 @@ def look(data: bytes, keep: Collection[str] = ()) -> File:
         color, alpha = split(image)
         profile = image.info.get("icc_profile")
         return File(
-            pixels=np.asarray(color),
+            pixels=pixels(color),
             alpha=None if alpha is None else np.asarray(alpha),
             icc=metadata.icc(profile),
             color=containers.png_color(data) if image.format == "PNG" else {},
@@ -124,3 +127,27 @@ def budget_of(folder: Path) -> Stated:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{path} holds no protector ({reason}): fetch it again") from error
     return Stated(epsilon_255, norm, hashlib.sha256(data).hexdigest())
+
+
+def waves_of(folder: Path) -> Gratings | None:
+    """Reads the gratings of a protector without JAX; None if its noise is of another kind.
+
+    Raises:
+      UserError: they are damaged, or others than its description says.
+    """
+    path = folder / "protector.safetensors"
+    try:
+        described = json.loads(disk.read_regular(folder / "protector.json"))
+        if described["kind"] != "gratings":
+            return None
+        data = disk.read_regular(path)
+        if hashlib.sha256(data).hexdigest() != described["tensors_sha256"]:
+            raise ValueError("it is not what the description says (sha256)")
+        arrays = parse_safetensors(data)
+        del arrays["centers"]
+        return Gratings.load(arrays, described["epsilon_255"], described["short_side"])
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} holds no gratings ({reason}): fetch it again") from error

@@ -3,8 +3,9 @@
 The manifest has one JSON object an image: name and output (relative to the source and to
 `images/`), source_sha256 (of the file, or of the crop's bytes), noise_sha256, output_sha256,
 class (a name, null where unknown), cluster, sizes in bytes, what `fidelity` measured on the
-written file (psnr null: nothing changed), and where 8-bit RGB could not hold the picture what was
-converted. A folder that is ours holds `.ucjax.json`, with an id of its own.
+written file (psnr null: nothing changed), of JPEG files the cue that is left, and where 8-bit RGB
+could not hold the picture what was converted. A folder that is ours holds `.ucjax.json`, with an
+id of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -51,6 +52,8 @@ class ProtectedSet:
     output_bytes: int
     failures: tuple[Failure, ...] = ()  # pictures without a protected copy
     removed: tuple[str, ...] = ()  # names of pictures that are gone, and so are their copies
+    # Of JPEG files, the share of the noise's amplitude that they hold: median, least.
+    cue: tuple[float, float] | None = None
 
 
 def summarize(
@@ -74,6 +77,7 @@ def summarize(
     psnr = [math.inf if r["psnr"] is None else r["psnr"] for r in records]
     ssim = [r["ssim"] for r in records]
     mean = fmean(r["mean_abs_delta_255"] for r in records)
+    cues = [r["cue"] for r in records if "cue" in r]
     return ProtectedSet(
         folder=folder,
         count=len(records),
@@ -90,6 +94,7 @@ def summarize(
         output_bytes=sum(r["output_bytes"] for r in records),
         failures=tuple(failures),
         removed=tuple(removed),
+        cue=(median(cues), min(cues)) if cues else None,
     )
 
 
@@ -120,6 +125,8 @@ def load(folder: Path) -> ProtectedSet:
         values["class_names"] = tuple(str(name) for name in values["class_names"])
         values["seen"] = {key: tuple(map(float, values["seen"][key])) for key in SEEN}
         values["failures"] = tuple((str(name), str(why)) for name, why in values["failures"])
+        if values.get("cue") is not None:
+            values["cue"] = (float(values["cue"][0]), float(values["cue"][1]))
         for key in ("psnr_min", "psnr_median"):
             values[key] = math.inf if values[key] is None else values[key]
         for key in ("count", "max_delta_255", "source_bytes", "output_bytes"):
@@ -192,11 +199,13 @@ def _key_below(path: Path, images: Path) -> str:
 
 
 def output_names(
-    names: Sequence[str], suffix: str = ".png", known: Mapping[str, str] | None = None
+    names: Sequence[str],
+    suffix: Callable[[str], str] = lambda name: ".png",
+    known: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Gives each name an output name of its own in the same folder, whatever the order of names.
 
-    Of several files with one stem, the one with the suffix or else the first by name keeps the
+    Of several files with one stem, the one with its suffix or else the first by name keeps the
     stem alone, the others add their extension: a.gif, a.jpg and a.png become a_gif.png, a_jpg.png
     and a.png. Names that differ in case or in the form of their letters only count as equal, as
     they are on some file systems. Names in `known` keep their outputs.
@@ -206,13 +215,13 @@ def output_names(
     """
     chosen = dict(known or {})
     taken = {folded(output) for output in chosen.values()}
-    for name in sorted(names, key=lambda name: (not name.endswith(suffix), name)):
+    for name in sorted(names, key=lambda name: (not name.endswith(suffix(name)), name)):
         if name in chosen:
             continue
         path = PurePosixPath(name)
         if reason := unsafe(name):
             raise UserError(f"the image name {name!r} {reason}: rename the file")
-        outputs = (str(path.with_name(f"{stem}{suffix}")) for stem in _stems(path))
+        outputs = (str(path.with_name(f"{stem}{suffix(name)}")) for stem in _stems(path))
         chosen[name] = next(output for output in outputs if folded(output) not in taken)
         taken.add(folded(chosen[name]))
     return chosen

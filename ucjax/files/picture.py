@@ -6,16 +6,19 @@ import contextlib
 import io
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from ucjax.data.decode import RefusedError, composite, is_wide, open_picture, split
+from ucjax.data.decode import RefusedError, composite, is_wide, open_picture, pixels, split
 from ucjax.files import metadata
 from ucjax.files.containers import png_color
 
 SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+LOSSY = ("jpeg", "same")  # formats of which some files are held to no budget
+_SAME = {".jpg": "jpeg", ".jpeg": "jpeg", ".jfif": "jpeg", ".webp": "webp"}
 # WebP stores 14 bits a side, JPEG 16.
 _LONGEST_SIDE = {"png": 2**31 - 1, "webp": 16383, "jpeg": 65535}
 
@@ -54,10 +57,20 @@ class Picture:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are written: "png", "webp" (both lossless) or "jpeg" (4:4:4, quality 95)."""
+    """How pictures are written: "png", "webp" (both lossless) or "jpeg" (4:4:4, quality 95).
+
+    With "same", files that are called JPEG become JPEG, those called WebP lossless WebP, and all
+    others PNG.
+    """
 
     format: str = "png"
     opt_out: bool = False  # adds the machine-readable reservation against training
+
+    def of(self, name: str) -> Encoding:
+        """Returns the encoding of the copy of a file of this name."""
+        if self.format != "same":
+            return self
+        return replace(self, format=_SAME.get(PurePosixPath(name).suffix.lower(), "png"))
 
 
 PNG = Encoding()
@@ -113,7 +126,7 @@ def _read(image: Image.Image, data: bytes, keep: Collection[str]) -> Picture:
         converted.append("CMYK became RGB" + (" without its profile" if profile else ""))
     color, alpha = split(image)
     return Picture(
-        pixels=np.asarray(color),
+        pixels=pixels(color),
         alpha=None if alpha is None else np.asarray(alpha),
         icc=icc,
         exif=metadata.exif(image, keep),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ucjax.data import decode
 from ucjax.data.images import ImageSet, Progress
@@ -128,7 +128,7 @@ def protect_files(
       labels: `[n]`, -1 where unknown.
       class_names: what the labels mean.
       cluster_of: the upright centre crop, uint8 `[crop, crop, 3]` -> its cluster; called from
-        threads.
+        threads, for pictures that are in none of the protector's folders.
       protector_sha256: identifies the noise; another one is another folder's.
       encoding: of the written files.
       refused: sha256 of a source -> why it must not be protected, or nothing.
@@ -142,6 +142,7 @@ def protect_files(
       UserError: the folder was made with other settings, or cannot be written.
     """
     patterns, short_side = protector.patterns(), protector.short_side
+    by_folder = _by_folder(protector, labels, class_names)
 
     def read(index: int) -> Source:
         source = _read_file(root / names[index], keep)
@@ -150,7 +151,9 @@ def protect_files(
         return source
 
     def plus(index: int, clean: Picture) -> Noised:
-        cluster = cluster_of(_center_crop(clean, short_side, protector.crop))
+        size, cluster = _resized(clean, short_side), by_folder[index]
+        if cluster is None:
+            cluster = cluster_of(_center_crop(clean, size, protector.crop))
         noised = patterns.add(cluster, clean.pixels, whole=True)
         return Noised(noised, cluster, patterns.sha256(cluster))
 
@@ -160,11 +163,8 @@ def protect_files(
         class_names=class_names,
         read=read,
         add=plus,
-        job={
-            **_job_of(protector, protector_sha256),
-            **dataclasses.asdict(encoding),
-            "keep": sorted(keep),
-        },
+        noise_sha256=lambda i: None if (c := by_folder[i]) is None else patterns.sha256(c),
+        job=_job_of(protector, protector_sha256, encoding, keep),
         encoding=encoding,
         epsilon_255=protector.epsilon_255,
         norm=protector.norm,
@@ -176,7 +176,17 @@ def protect_files(
     return run(task, "protecting", threads, progress)
 
 
-def _job_of(protector: Protector, digest: str) -> dict[str, object]:
+def _by_folder(
+    protector: Protector, labels: Sequence[int], class_names: tuple[str, ...]
+) -> list[int | None]:
+    """Returns the cluster of each picture in a folder that the protector knows, else None."""
+    own = {folder: cluster for cluster, folder in enumerate(protector.folders)}
+    return [own.get(class_names[label]) if label >= 0 else None for label in labels]
+
+
+def _job_of(
+    protector: Protector, digest: str, encoding: Encoding, keep: Collection[str]
+) -> dict[str, object]:
     return {
         "geometry": "native",
         **{
@@ -185,14 +195,21 @@ def _job_of(protector: Protector, digest: str) -> dict[str, object]:
         },
         "surrogate": protector.surrogate_name,
         "protector_sha256": digest,
+        **dataclasses.asdict(encoding),
+        "keep": sorted(keep),
     }
 
 
-def _center_crop(clean: Picture, short_side: int, crop: int) -> np.ndarray:
+def _resized(clean: Picture, short_side: int) -> tuple[int, int]:
+    """Returns width and height that a picture is resized to, to be seen by the surrogate."""
     height, width, _ = clean.pixels.shape
     if min(height, width) < _SMALLEST_SIDE:
         raise UnreadableError(f"{width} x {height} pixels: too small to carry noise")
-    small = np.asarray(decode.resize(clean.on_white(), short_side))
+    return decode.resized((width, height), short_side)
+
+
+def _center_crop(clean: Picture, size: tuple[int, int], crop: int) -> np.ndarray:
+    small = np.asarray(clean.on_white().resize(size, Image.Resampling.BILINEAR))
     top, left = (round((side - crop) / 2) for side in small.shape[:2])
     return small[top : top + crop, left : left + crop]
 

@@ -139,6 +139,7 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "psnr": (_or_null(_is_number), "a number or null"),
     "ssim": (_is_number, "a number"),
     "converted": (_is_text, "a text"),
+    "cue": (_is_number, "a number"),
     **dict.fromkeys(SEEN, (_is_number, "a number")),
 }
 
@@ -156,7 +157,7 @@ def job_fault(job: object) -> str:
 _JOB: dict[str, tuple[Callable[[object], bool], str]] = {
     "epsilon_255": (_is_whole(0, 255), "a whole number from 0 to 255"),
     "norm": (lambda value: value in ("linf", "rms"), "linf or rms"),
-    "format": (lambda value: value in ("png", "webp", "jpeg"), "png, webp or jpeg"),
+    "format": (lambda value: value in ("png", "webp", "jpeg", "same"), "png, webp, jpeg or same"),
     "crop": (_is_whole(1, 2**20), "a number of pixels"),
     "short_side": (_is_whole(1, 2**20), "a number of pixels"),
     "grain": (_is_whole(1, 2**20), "a number of pixels"),

@@ -5,6 +5,7 @@ Shares with the code that wrote them the decoder and the list of allowed metadat
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +24,26 @@ from ucjax.data.decode import without_warnings
 from ucjax.data.folder import walk
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
-from ucjax.files import inspection
+from ucjax.files import cue, inspection
 from ucjax.files.inspection import File
 from ucjax.files.manifest import IMAGES, read_manifest, read_summary
+from ucjax.files.picture import LOSSY
 from ucjax.files.records import Record
+from ucjax.protections.waves import Gratings
 from ucjax.runtime import disk
+
+_JPEG = (".jpg", ".jpeg")
+# Lossy files with gratings are held to this share of the wave's amplitude, but for 1 in 100.
+CUE_LEFT, _MAY_HOLD_LESS = 0.85, 0.01
+
+
+class Cue(NamedTuple):
+    """How much of the wave's amplitude lossy files hold, as shares of what was put on them."""
+
+    files: int
+    held: int  # of these, with `CUE_LEFT` or more
+    median: float
+    least: float
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,7 @@ class Verification:
     failures: tuple[str, ...]
     max_delta_255: int
     notes: tuple[str, ...] = ()  # what is known, or could not be checked
+    cue: Cue | None = None  # of lossy files, where a protector tells the wave
 
     def __repr__(self) -> str:
         first = f", first {self.failures[0]}" if self.failures else ""
@@ -51,7 +69,8 @@ class Budget(NamedTuple):
 
     epsilon_255: int
     norm: str  # "linf": of any pixel; "rms": of the root mean square, plus half a level of rounding
-    lossy: bool = False  # the change is what the manifest states, the budget is not looked at
+    lossy: bool = False  # of JPEG files the change is what the manifest states, whatever the budget
+    waves: Gratings | None = None  # whose amplitude JPEG files are held to, if `lossy`
     keep: tuple[str, ...] = ()  # metadata beyond the list
     changed: bool = False  # whether a file that equals its source is a failure
 
@@ -93,8 +112,27 @@ def verify(
     with without_warnings(), ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         results = list(pool.map(lambda r: _check(folder, r, clean, budget), records))
     failures = [*_check_listing(folder, records, clean, failed)]
-    failures += [line for lines_of_file, _ in results for line in lines_of_file]
-    return Verification(len(records), tuple(failures), max((top for _, top in results), default=0))
+    failures += [line for result in results for line in result.failures]
+    shares = {
+        r["output"]: x.cue for r, x in zip(records, results, strict=True) if x.cue is not None
+    }
+    left = _summed_up(shares)
+    if left and left.held < (1 - _MAY_HOLD_LESS) * left.files:
+        worst = min(shares, key=lambda output: shares[output])
+        failures.append(
+            f"{left.files - left.held} of {left.files} JPEG files hold less than {CUE_LEFT:.0%} of "
+            f"their wave, least {left.least:.0%}, {worst}: use --format png"
+        )
+    highest = max((result.highest for result in results), default=0)
+    return Verification(len(records), tuple(failures), highest, cue=left)
+
+
+def _summed_up(shares: Mapping[str, float]) -> Cue | None:
+    values = list(shares.values())
+    if not values:
+        return None
+    held = sum(value >= CUE_LEFT for value in values)
+    return Cue(len(values), held, round(median(values), 4), round(min(values), 4))
 
 
 def verify_folder(
@@ -123,7 +161,7 @@ def verify_folder(
         job = summary["job"]
         stated = Budget(job["epsilon_255"], job["norm"], keep=tuple(job["keep"]), changed=True)
         failed = {str(name): str(reason) for name, reason in summary["failures"]}
-        geometry, digest = job["geometry"], job["protector_sha256"]
+        geometry, digest, form = job["geometry"], job["protector_sha256"], job["format"]
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(
@@ -144,6 +182,9 @@ def verify_folder(
                 f"protector one of {found.epsilon_255} ({found.norm})"
             )
         stated = stated._replace(epsilon_255=found.epsilon_255, norm=found.norm)
+        if form in LOSSY:
+            waves = inspection.waves_of(where)
+            stated = stated._replace(lossy=waves is not None, waves=waves)
     else:
         notes.insert(
             0,
@@ -193,16 +234,22 @@ def _check_listing(
     yield from (f"{name}: has no protected file" for name in unprotected if name not in failed)
 
 
+class _Found(NamedTuple):
+    failures: list[str]
+    highest: int = 0
+    cue: float | None = None
+
+
 def _check(
     folder: Path,
     record: Record,
     clean: Mapping[str, Callable[[], Clean]],
     budget: Budget,
-) -> tuple[list[str], int]:
-    """Returns what is wrong with one file, and its largest change."""
+) -> _Found:
+    """Returns what is wrong with one file, its largest change, and the cue in it."""
     name, output, images = record["name"], record["output"], folder / IMAGES
     if name not in clean:
-        return [f"{output}: there is no clean image {name!r}"], 0
+        return _Found([f"{output}: there is no clean image {name!r}"])
     failures = []
     try:
         data = disk.read_regular(images / output, images)
@@ -210,11 +257,11 @@ def _check(
             failures.append(f"{output}: is not the file that was written (sha256)")
         protected = inspection.look(data, budget.keep)
     except Exception as error:  # decoders raise nearly anything on damaged files
-        return [*failures, f"{output}: cannot be read: {_reason(error)}"], 0
+        return _Found([*failures, f"{output}: cannot be read: {_reason(error)}"])
     try:
         source = clean[name]()
     except Exception as error:
-        return [*failures, f"{name}: the clean image cannot be read: {_reason(error)}"], 0
+        return _Found([*failures, f"{name}: the clean image cannot be read: {_reason(error)}"])
     if source.sha256 != record["source_sha256"]:
         failures.append(f"{name}: the clean image was changed since (sha256)")
     failures += [f"{output}: {what}" for what in _beside_pixels(protected, source)]
@@ -224,9 +271,20 @@ def _check(
             f"{width} x {height}"
             for height, width, _ in (protected.pixels.shape, source.pixels.shape)
         ]
-        return [*failures, f"{output}: is {sizes[0]} pixels, its source {sizes[1]}"], 0
+        return _Found([*failures, f"{output}: is {sizes[0]} pixels, its source {sizes[1]}"])
     highest, rms = _change(protected.pixels, source.pixels)
-    return failures + _check_change(record, highest, rms, budget), highest
+    lossy = budget.lossy and output.lower().endswith(_JPEG)
+    failures += _check_change(record, highest, rms, budget, lossy)
+    left = None
+    if lossy and budget.waves:
+        cluster = record.get("cluster")
+        if cluster is None or cluster >= len(budget.waves.carriers):
+            failures.append(f"{output}: the protector has no wave {cluster}")
+        else:
+            target = budget.waves.add(cluster, source.pixels, whole=True)
+            with contextlib.suppress(ValueError):  # black or white, without room for a wave
+                left = cue.share(source.pixels, target, protected.pixels)
+    return _Found(failures, highest, left)
 
 
 def _beside_pixels(protected: File, source: Clean) -> Iterable[str]:
@@ -251,18 +309,20 @@ def _change(protected: np.ndarray, clean: np.ndarray) -> tuple[int, float]:
     return highest, math.sqrt(squares / clean.size)
 
 
-def _check_change(record: Record, highest: int, rms: float, budget: Budget) -> list[str]:
+def _check_change(
+    record: Record, highest: int, rms: float, budget: Budget, lossy: bool
+) -> list[str]:
     failures = []
     output, stated = record["output"], record.get("max_delta_255")
     used, allowed = {
         "linf": (highest, budget.epsilon_255),
         "rms": (rms, budget.epsilon_255 + 0.5),
     }[budget.norm]
-    if used > allowed and not budget.lossy:
-        lossy = ": JPEG does not keep it" if output.lower().endswith((".jpg", ".jpeg")) else ""
+    if used > allowed and not lossy:
+        why = ": JPEG does not keep it" if output.lower().endswith(_JPEG) else ""
         failures.append(
             f"{output}: changed by {used:g} levels ({budget.norm}), over {allowed} by "
-            f"{used - allowed:g}{lossy}"
+            f"{used - allowed:g}{why}"
         )
     if budget.changed and budget.epsilon_255 and not highest:
         failures.append(f"{output}: equals its source: it carries no noise")

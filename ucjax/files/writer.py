@@ -28,7 +28,7 @@ import numpy as np
 from ucjax.data.decode import RefusedError, without_warnings
 from ucjax.data.images import Progress
 from ucjax.errors import DiskError, UserError
-from ucjax.files import claim, picture
+from ucjax.files import claim, cue, picture
 from ucjax.files.claim import UNFINISHED
 from ucjax.files.fidelity import SEEN, Fidelity, compare
 from ucjax.files.manifest import (
@@ -87,7 +87,8 @@ class Task:
     epsilon_255: int
     norm: str
     folder: Path
-    noise_sha256: Callable[[int], str] | None = None  # None: the job decides the noise
+    # None, of all or of one: the job decides the noise.
+    noise_sha256: Callable[[int], str | None] | None = None
     keep_going: bool = False  # pictures that cannot be protected are counted, else they raise
     photos: Path | None = None  # the folder that the names are relative to
     unlisted: Collection[str] = ()  # folders in it that could not be searched
@@ -315,7 +316,7 @@ def _records(
     gone = {record["name"] for record in _gone(task, earlier)}
     known = {name: record["output"] for name, record in earlier.items() if name not in gone}
     named = [name for name in task.names if not (task.keep_going and unsafe(name))]
-    outputs = output_names(named, SUFFIXES[task.encoding.format], known)
+    outputs = output_names(named, lambda name: SUFFIXES[task.encoding.of(name).format], known)
     waiting: collections.deque[Future[Record | str]] = collections.deque()
     with ThreadPoolExecutor(threads) as pool:
         for index, name in enumerate(task.names):
@@ -358,16 +359,22 @@ def _made(task: Task, index: int, output: str, earlier: Record | None, journal: 
         "source_sha256": source.sha256,
         "source_bytes": source.size,
     }
-    if task.noise_sha256:
-        identity["noise_sha256"] = task.noise_sha256(index)
+    if task.noise_sha256 and (digest := task.noise_sha256(index)):
+        identity["noise_sha256"] = digest
     if earlier and identity.items() <= earlier.items() and _holds(task.folder, earlier):
         return earlier | {"class": task.class_of(index)}
+    encoding = task.encoding.of(task.names[index])
+    lossy, left = encoding.format == "jpeg", None
     with _one_large if source.decoded_bytes > _LARGE else contextlib.nullcontext():
         clean = source.picture()
         noised = task.add(index, clean)
-        encoded = picture.write(dataclasses.replace(clean, pixels=noised.pixels), task.encoding)
-        measured = compare(clean.pixels, picture.read(encoded).pixels)
-    if task.encoding.format != "jpeg":  # which nobody can hold to a budget: it is measured
+        encoded = picture.write(dataclasses.replace(clean, pixels=noised.pixels), encoding)
+        written = picture.read(encoded).pixels
+        measured = compare(clean.pixels, written)
+        if lossy:
+            with contextlib.suppress(ValueError):  # of a control without noise
+                left = cue.sampled_share(clean.pixels, noised.pixels, written)
+    if not lossy:  # which nobody can hold to a budget: it is measured
         _check_budget(measured, task.epsilon_255, task.norm, task.folder / IMAGES / output)
     record = {
         **identity,
@@ -383,6 +390,8 @@ def _made(task: Task, index: int, output: str, earlier: Record | None, journal: 
         "ssim": round(measured.ssim, 5),
         **{key: round(getattr(measured, key), 5) for key in SEEN},
     }
+    if left is not None:
+        record["cue"] = round(left, 4)
     if clean.converted:
         record["converted"] = ", ".join(clean.converted)
     _place(task.folder, record, encoded, source.mode, index, journal)

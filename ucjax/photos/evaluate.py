@@ -32,6 +32,7 @@ from ucjax.data import folder as folders
 from ucjax.data.images import printable
 from ucjax.errors import StaleError, UserError
 from ucjax.files import manifest, verification
+from ucjax.files.picture import LOSSY
 from ucjax.files.verification import Budget
 from ucjax.names import Name
 from ucjax.runtime import checkpoint, parallel
@@ -132,7 +133,7 @@ def _job(photos: Path, out: Path) -> dict[str, Any]:
 def _verify(photos: Path, out: Path, job: dict[str, Any]) -> None:
     """Refuses copies that are not what was written, or not of these photos."""
     clean = verification.clean_files(photos, [r["name"] for r in manifest.read_manifest(out)])
-    budget = Budget(job["epsilon_255"], job["norm"], job["format"] == "jpeg")
+    budget = Budget(job["epsilon_255"], job["norm"], job["format"] in LOSSY)
     found = verification.verify(out, clean, budget)
     if found.failures:
         raise UserError(

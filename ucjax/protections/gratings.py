@@ -30,6 +30,12 @@ OPTIONS = {
     "labels": "clusters",  # "clusters" | "folders": the owner's own, as clusters
     "assign": "distance",  # "distance" | "surrogate": see `_far_apart` and `_fooling`
 }
+# What an owner may ask for by name. What each does to photographs: docs/photos.md.
+STRENGTHS = {
+    "subtle": "gratings:eps=8:wave=sine",
+    "balanced": "gratings:eps=16:wave=sine",
+    "strong": "gratings:color=all:eps=16",
+}
 _CHOICES = {
     "color": ("chroma", "luma", "all"),
     "wave": WAVES,
@@ -145,12 +151,19 @@ def _clusters(given: Given) -> tuple[np.ndarray, np.ndarray | None]:
         clusters = given.clusters()
         return clusters.assignment, clusters.centers
     labels = given.images.labels
-    if not len(labels) or labels.min() < 0:
+    lacking = int((labels < 0).sum())
+    if lacking or not len(labels):
         raise UserError(
-            "labels=folders of row gratings needs images in folders, these have no labels: "
-            "use labels=clusters"
+            f"labels=folders of row gratings needs every image in a folder, {lacking} of "
+            f"{len(labels)} are in none: move them into folders, or use labels=clusters"
         )
-    return np.unique(labels, return_inverse=True)[1].astype(np.int32), None
+    folders, rows = np.unique(labels, return_inverse=True)
+    if len(folders) < 2:
+        raise UserError(
+            "labels=folders of row gratings needs 2 folders or more, here is 1: one wave for all "
+            "tells nothing apart; use labels=clusters"
+        )
+    return rows.astype(np.int32), None
 
 
 def _far_apart(centers: np.ndarray, apart: np.ndarray) -> np.ndarray:

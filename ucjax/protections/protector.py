@@ -63,6 +63,7 @@ class Protector:
     gratings: Gratings | None = None  # with this budget and short side
     # What the surrogate computed in: "float32" or "bfloat16"; "auto" where nobody wrote it down.
     surrogate_precision: str = "auto"
+    folders: tuple[str, ...] = ()  # clusters that are folders: their names, else empty
 
     def __repr__(self) -> str:
         return (
@@ -98,6 +99,7 @@ def of_noise(
     config: ConfigDict,
     seed: int,
     versions: dict[str, str],
+    folders: tuple[str, ...] = (),
 ) -> Protector:
     """Puts everything that putting a noise on tomorrow's images needs into one value.
 
@@ -108,6 +110,7 @@ def of_noise(
       config: the settings it was made with.
       seed: of everything that was drawn.
       versions: of the packages that decide results.
+      folders: names of the clusters, if they are folders.
     """
     patterns, pixels, gratings = noise.patterns, None, None
     if isinstance(patterns, Pixels):
@@ -133,6 +136,7 @@ def of_noise(
         seed=seed,
         versions=versions,
         surrogate_precision=np.dtype(platforms.compute_dtype(config.surrogate.precision)).name,
+        folders=folders,
     )
 
 
@@ -152,6 +156,7 @@ def save(protector: Protector, folder: Path) -> None:
         "kind": protector.kind,
         **{f"{name}_shape": list(array.shape) for name, array in sorted(arrays.items())},
         **{key: getattr(protector, key) for key in _described()},
+        **({"folders": list(protector.folders)} if protector.folders else {}),
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
     }
     checkpoint.write_bytes(folder / TENSORS, tensors)
@@ -180,6 +185,7 @@ def load(folder: Path) -> Protector:
         described.setdefault("surrogate_precision", "auto")
         values = {key: described[key] for key in _described()}
         values |= {key: tuple(float(x) for x in values[key]) for key in ("mean", "std")}
+        values["folders"] = tuple(described.get("folders", ()))
         protector = _restored(str(described["kind"]), arrays, values)
         fault = _fault(protector)
     except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
@@ -191,8 +197,8 @@ def load(folder: Path) -> Protector:
 
 
 def _described() -> list[str]:
-    arrays = ("noise", "centers", "gratings")
-    return [field.name for field in fields(Protector) if field.name not in arrays]
+    apart = ("noise", "centers", "gratings", "folders")
+    return [field.name for field in fields(Protector) if field.name not in apart]
 
 
 def _noise_arrays(protector: Protector) -> dict[str, np.ndarray]:
@@ -242,6 +248,10 @@ def _fault(protector: Protector) -> str:
             return f"{key} is {value!r}, no text"
     if protector.surrogate_precision not in platforms.PRECISIONS:
         return f"surrogate_precision is {protector.surrogate_precision!r}"
+    if not all(isinstance(folder, str) for folder in protector.folders):
+        return f"folders are {protector.folders!r}, no texts"
+    if len({*protector.folders}) not in (0, len(centers)):
+        return f"{len({*protector.folders})} folders do not fit {len(centers)} centres"
     if protector.short_side > _LONGEST_SIDE:
         return f"short side {protector.short_side} is over {_LONGEST_SIDE}"
     if (protector.noise is None) == (protector.gratings is None):

@@ -170,15 +170,19 @@ class _Band:
         np.less(wide, np.uint16(_TURN // 2), out=rising.view(bool))
         np.negative(rising, out=rising)  # 255 where a channel gets brighter, else 0
         np.bitwise_xor(pixels, rising, out=room)  # 255 - pixel, or the pixel: how far it can go
-        if limit is None and np.greater_equal(room, self._full, out=spare.view(bool)).all():
+        enough = np.greater_equal(room, self._full, out=spare.view(bool)).all()
+        if limit is None and enough:
             np.subtract(room, self._full, out=room)
         else:
-            np.minimum(room, self._full, out=change)
-            np.bitwise_or(change, self._free, out=change)
-            _scale(change, self._levels, np.uint16(0), wide)
-            self._spread_least(change, spare)
-            if limit is not None:
-                np.minimum(change, limit, out=change)
+            if enough and limit is not None:
+                np.copyto(change, limit)
+            else:
+                np.minimum(room, self._full, out=change)
+                np.bitwise_or(change, self._free, out=change)
+                _scale(change, self._levels, np.uint16(0), wide)
+                self._spread_least(change, spare)
+                if limit is not None:
+                    np.minimum(change, limit, out=change)
             _scale(change, self._per_level, np.uint16(128), wide)
             np.subtract(room, np.minimum(change, room, out=change), out=room)
         np.bitwise_xor(room, rising, out=out)
