@@ -4,14 +4,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ucjax.api import compare, evaluate, protect, verify
+    from ucjax.api import compare, evaluate, preview, protect, verify
 
-__all__ = ["__version__", "compare", "evaluate", "protect", "verify"]
+__all__ = ["__version__", "compare", "evaluate", "preview", "protect", "verify"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     # jax takes seconds to import, and most who import ucjax.something need only that.
-    if name in ("compare", "evaluate", "protect", "verify"):
+    if name in ("compare", "evaluate", "preview", "protect", "verify"):
         return getattr(importlib.import_module("ucjax.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,7 @@ import ucjax
 from ucjax.errors import DiskError, UserError, printable
 
 COMMANDS = {
+    "preview": "show some photos at several strengths, before anything is written",
     "protect": "write protected copies of a folder of photos",
     "verify": "check protected files against their originals, independently",
     "evaluate": "measure on your photos whether the protection works",
