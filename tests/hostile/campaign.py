@@ -53,7 +53,7 @@ COMMANDS: dict[str, Callable[[Place], tuple]] = {
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 # What tells where or when, and not what.
-IGNORED = (".lock",)
+IGNORED = (".lock", "report.html")  # the page names the folders as they were typed
 
 
 def prepare(folder: Path, count: int) -> Place:

@@ -91,7 +91,7 @@ def test_the_run_ends_well_and_leaves_the_originals_alone(hostile_run):
     assert f"{len(odd_files.FILES) - failed} protected, {failed} not" in text
     assert not any(name in text for name in ("notes.txt", ".hidden", "__MACOSX", ".keep"))
     assert sorted(path.name for path in out.iterdir()) == [
-        ".ucjax.json", "images", "manifest.jsonl", "protector", "summary.json",
+        ".ucjax.json", "images", "manifest.jsonl", "protector", "report.html", "summary.json",
     ]  # fmt: skip
     outputs = {record["output"] for record in read_manifest(out)}
     assert {p.relative_to(out / "images").as_posix() for p in (out / "images").rglob("*.png")} == (
