@@ -32,7 +32,7 @@ from ucjax.runtime import disk
 # Of the manifest that an evaluation was made with: after photos were added it is another.
 _EVALUATED = f"{FOLDER}/evaluated.json"
 _WORST, CROP = 4, 208
-_LOOKED_INTO = 100  # files whose metadata are counted: a look into a PNG file decodes it
+_LOOKED_INTO = 24  # files whose metadata are counted: a look into a PNG file decodes it
 WORST_BY = "delta_e_mean_screen"
 
 
@@ -123,8 +123,8 @@ def _row(out: Path, job: Record) -> str:
 
 def _worst(photos: Path, out: Path, records: Sequence[Record]) -> list[Pair]:
     """Returns those whose copies differ most to the eye, the worst first."""
-    shown = {"psnr", "ssim_luma", "delta_e_mean", WORST_BY}
-    measured = [record for record in records if shown <= record.keys()]
+    needed = {"psnr", "ssim_luma", "delta_e_mean", WORST_BY}
+    measured = [record for record in records if needed <= record.keys()]
     ranked = sorted(measured, key=lambda record: (-record[WORST_BY], record["name"]))
     found = []
     for record in ranked[:_WORST]:
@@ -134,10 +134,9 @@ def _worst(photos: Path, out: Path, records: Sequence[Record]) -> list[Pair]:
             copy, _ = read(out / manifest.IMAGES / record["output"])
             if clean.pixels.shape == copy.pixels.shape:
                 (square, *_) = regions.squares(clean.pixels, CROP)
-                parts = (
-                    regions.cut(np.asarray(x.on_white()), square).copy() for x in (clean, copy)
-                )
-                found.append(Pair(record, *parts, clean.icc))
+                ours, theirs = (np.asarray(shown.on_white()) for shown in (copy, clean))
+                crops = [regions.cut(pixels, square).copy() for pixels in (theirs, ours)]
+                found.append(Pair(record, crops[0], crops[1], clean.icc))
     return found
 
 
