@@ -32,7 +32,7 @@ def draw(photos: Sequence[Path], protection: str, side: int) -> Image.Image:
         top, left = (height - side) // 3, (width - side) // 2
         square = np.s_[top : top + side, left : left + side]
         rows.append((clean.pixels[square], noised[square]))
-    labels = ("clean", f"protected: {protection}", "change × 8")
+    labels = ("clean", f"protected: {protection}", "change, times 8")
     width, height = 3 * side + 2 * GAP, LABEL + len(rows) * (side + GAP) - GAP
     sheet = Image.new("RGB", (width, height), PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)

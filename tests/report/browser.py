@@ -25,9 +25,8 @@ _PATIENCE = 60  # seconds
 # The browser's ends of the pipes are to be its descriptors 3 and 4.
 _LAUNCHER = """
 import os, sys
-ends = [os.dup(int(end)) for end in sys.argv[1:3]]
-for descriptor, end in enumerate(ends, start=3):
-    os.dup2(end, descriptor)
+for descriptor, end in enumerate(sys.argv[1:3], start=3):
+    os.dup2(int(end), descriptor)
 os.execv(sys.argv[3], sys.argv[3:])
 """
 
