@@ -220,9 +220,9 @@ def _clusters(pictures: Pictures) -> str:
             f'<div class="cluster"><div>{_dot(color)}Cluster {i}<br>'
             f'<span class="soft">{size} images ({share:.0f} %)</span>'
             f'<div class="bar" style="width:{width:.1f}%;background:{color}"></div></div>'
-            + tiles.lossless(noise[i], f"noise of cluster {i}")
-            + tiles.strip(pictures.examples[i], thumb, f"examples of cluster {i}")
-            + "</div>"
+            # Not by "+", with which markup would escape the text before it.
+            f"{tiles.lossless(noise[i], f'noise of cluster {i}')}"
+            f"{tiles.strip(pictures.examples[i], thumb, f'examples of cluster {i}')}</div>"
         )
     return (
         f'<h2>Clusters and their noise</h2>\n<p class="soft">{purity}Size, noise '

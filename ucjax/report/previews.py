@@ -83,7 +83,7 @@ def summary(preview: Preview) -> list[dict[str, float]]:
 
 def text(preview: Preview) -> list[tuple[str, ...]]:
     """Returns a header and a row a budget, for the terminal."""
-    rows = [("noise", "PSNR", "SSIM, screen", "CIEDE2000, screen", "size")]
+    rows: list[tuple[str, ...]] = [("noise", "PSNR", "SSIM, screen", "CIEDE2000, screen", "size")]
     for title, values in zip(titles(preview), summary(preview), strict=True):
         psnr = values["psnr"]
         rows.append(

@@ -57,8 +57,12 @@ img.pixels { image-rendering: pixelated; }
 .trio { display: flex; flex-wrap: wrap; gap: 10px; align-items: flex-start; margin-bottom: 1rem; }
 .trio img { width: auto; max-width: 100%; border-radius: 0; }
 .trio figcaption { flex: 1 1 12rem; }
-.bars { display: grid; gap: .45rem .8rem; align-items: center; padding: 1rem 1.2rem;
-  grid-template-columns: max-content minmax(0, 1fr) max-content; }
+.bars { padding: 1rem 1.2rem; }
+.bars .row { display: grid; gap: .2rem .8rem; align-items: center; padding: .25rem 0;
+  grid-template: "name track value" / 8rem minmax(0, 1fr) 7rem; }
+.bars .name { grid-area: name; }
+.bars .track { grid-area: track; }
+.bars .value { grid-area: value; white-space: nowrap; }
 .bars .track { position: relative; height: 1.5rem; background: var(--page); }
 .bars .track::after { content: ""; position: absolute; top: -.3rem; bottom: -.3rem;
   left: var(--chance); border-left: 2px dashed var(--ink); }
@@ -88,6 +92,7 @@ pre.command { background: var(--card); border-radius: 10px; padding: .8rem 1rem;
   .cluster { grid-template-columns: 84px minmax(0, 1fr); }
   .cluster > :nth-child(3) { grid-column: 1 / -1; }
   .cluster > :first-child { grid-column: 2; grid-row: 1; }
+  .bars .row { grid-template: "name value" "track track" / 1fr max-content; }
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: .5rem; }
 }
