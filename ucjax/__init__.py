@@ -4,9 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ucjax.api import compare, evaluate, load, protect, verify
+    from ucjax.api import compare, evaluate, load, preview, protect, verify
 
-__all__ = ["__version__", "compare", "evaluate", "load", "protect", "verify"]
+__all__ = ["__version__", "compare", "evaluate", "load", "preview", "protect", "verify"]
 __version__ = "0.1.0"
 
 

@@ -1,4 +1,4 @@
-"""The tool from Python: `ucjax.protect`, `verify`, `evaluate`, `compare`, on folders or arrays.
+"""The tool from Python: `ucjax.preview`, `protect`, `verify`, `evaluate`, `compare`.
 
 Arrays are of NumPy, JAX, PyTorch or whatever else has `__array__`. They travel through PNG files in
 a temporary folder: what is returned was written and decoded. `ucjax.load` opens what was written.
@@ -26,9 +26,13 @@ from ucjax.files.picture import Encoding
 from ucjax.files.verification import Verification
 from ucjax.names import Name
 from ucjax.photos import evaluate as owner_evaluation
+from ucjax.photos import preview as look
 from ucjax.photos import protect as owner
 from ucjax.protections import protector as protectors
 from ucjax.protections.protector import Protector
+from ucjax.report import owner as owner_page
+from ucjax.report import previews
+from ucjax.report.finish import finish
 from ucjax.results import (
     Comparison,
     Pictures,
@@ -37,6 +41,34 @@ from ucjax.results import (
     pixels_of,
     read,
 )
+
+
+def preview(
+    photos: str | Path | Pictures,
+    page: str | Path = "preview.html",
+    *,
+    count: int = look.COUNT,
+    rows: Sequence[str] = look.ROWS,
+) -> Path:
+    """Writes a page of some photos at several budgets (as `ucjax preview`), and returns its path.
+
+    Args:
+      photos: a folder, or uint8 `[n, h, w, 3]`, or a sequence of uint8 `[h, w, 3]`.
+      page: where to; a page of an earlier preview is replaced, nothing else.
+      count: photos to show, spread over all.
+      rows: up to three rows of gratings.
+
+    Raises:
+      UserError: bad input, in one line.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(photos) if isinstance(photos, str | Path) else Path(scratch)
+        if not isinstance(photos, str | Path):
+            _write(photos, root)
+        found = look.preview(root, count=count, rows=rows)
+        typed = root if isinstance(photos, str | Path) else Path("PHOTOS")
+        previews.write(found, typed, Path(page))
+    return Path(page)
 
 
 @overload
@@ -95,6 +127,7 @@ def protect(
       UserError: bad input, in one line.
     """
     with tempfile.TemporaryDirectory() as scratch:
+        typed = None if protector is None or isinstance(protector, Protector) else Path(protector)
         if isinstance(protector, Protector):
             protectors.save(protector, Path(scratch) / "protector")
             protector = Path(scratch) / "protector"
@@ -109,9 +142,11 @@ def protect(
             encoding = Encoding(format, opt_out)
             chosen = config.with_settings(config.photos(len(walk(Path(photos)))), settings)
             options["keep"] = tuple(keep_metadata)
+            owner_page.check(Path(out))
             done = owner.protect_folder(
                 Path(photos), Path(out), chosen, encoding=encoding, **options
             )
+            owner_page.write(Path(photos), Path(out), protector=typed, unlisted=done.unlisted)
             return ProtectedFolder(*done)
         root, copies = Path(scratch) / "photos", Path(scratch) / "out"
         names = _write(photos, root)
@@ -284,7 +319,10 @@ def evaluate(
         chosen = config.photos(len(walk(Path(photos))))
         keys = [key for key in options if key.partition("__")[0] in chosen]
         chosen = config.with_settings(chosen, {key: options.pop(key) for key in keys})
+        owner_page.check(Path(out))
         filled = owner_evaluation.evaluate(Path(photos), Path(out), chosen, **options)
+        finish(filled)
+        owner_page.write(Path(photos), Path(out), evaluated=True)
         return Comparison(filled.table, verdict.judge(filled.table))
     if isinstance(photos, str | Path) or isinstance(out, str | Path) or labels is None:
         raise UserError("give two folders, or two sets of arrays and labels=")

@@ -33,6 +33,14 @@ def test_a_folder_that_is_not_ours_is_refused(name, place, tmp_path):
     assert content(out) == before
 
 
+def test_a_page_of_the_owner_s_in_our_folder_is_refused_before_any_work(place):
+    page = place / "out" / "report.html"
+    page.write_text("my own")
+    before = content(place)
+    one_line(*protect(place), "report.html is there already, and no such page of ucjax")
+    assert content(place) == before
+
+
 def test_a_file_of_the_owner_s_in_our_folder_is_never_replaced(place):
     mine = place / "out" / "images" / "cats" / "new.png"
     mine.write_bytes(b"my own")

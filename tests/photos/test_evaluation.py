@@ -76,6 +76,7 @@ def test_everything_is_said_and_a_rerun_costs_nothing(protected_photos, monkeypa
     assert (again, counted.labels) == (code, [])
     names = {path.name for path in after if after[path] != before.get(path)}
     written = {"config.json", "env.json", "table.json", "table.csv", "report.html"}
+    written.add("evaluated.json")
     assert names <= {*written, "evaluation", "metrics.jsonl"}
     assert ucjax("report", out)[1].strip() in said
     for entry in table.entries:

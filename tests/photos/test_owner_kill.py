@@ -59,6 +59,11 @@ def kill_again_and_again(folder, kills, count):
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     finish(photos, out, cache)
+    pages = [place / "report.html" for place in (out, folder / "whole")]
+    one, other = (page.read_bytes() for page in pages)
+    assert one.partition(b"<body>")[2] == other.partition(b"<body>")[2].replace(b"/whole", b"/out")
+    for page in pages:  # which names its folder
+        page.unlink()
     assert content(out) == content(folder / "whole")
     assert state(photos) == before
 

@@ -123,6 +123,8 @@ def test_what_users_wrote_is_text(checked):
     text = "".join(checked.text)
     assert "script" not in checked.tags
     assert text.count(ATTACK) == 3  # the row, the command, the config
+    assert "<div" not in text
+    assert "<img" not in text
     assert "data.root = " in text
 
 

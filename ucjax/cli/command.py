@@ -19,6 +19,7 @@ from ucjax import names
 from ucjax.errors import DiskError, UserError, printable
 
 COMMANDS = {
+    "preview": "show some photos at several strengths, before anything is written",
     "protect": "write protected copies of a folder of photos",
     "verify": "check protected files against their originals, independently",
     "survives": "measure what a platform left of the protection in files taken back from it",

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluates; returns 1 if victims were trained and do not show protection."""
     from ucjax.cli import settings
-    from ucjax.errors import UserError
+    from ucjax.errors import UserError, printable
 
     if arguments.seeds is not None and arguments.seeds < 1:
         raise UserError(f"--seeds is {arguments.seeds}: at least 1, and 3 to see the spread")
@@ -63,10 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
     config = settings.load(arguments.config, arguments.overrides, photos=count, **given)
     from ucjax.comparison import verdict
     from ucjax.photos import evaluate
+    from ucjax.report import owner
     from ucjax.report.finish import finish
     from ucjax.runtime import parallel
 
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
+    owner.check(arguments.out)
     filled = evaluate.evaluate(
         arguments.photos,
         arguments.out,
@@ -78,5 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         command=sys.argv,
     )
     said = finish(filled)
+    page = owner.write(arguments.photos, arguments.out, evaluated=True)
+    said += f"\nwith pictures: {printable(str(page))}"
     print(json.dumps(filled.table.to_json(), indent=2) if arguments.json else said)
     return 0 if arguments.quick or verdict.judge(filled.table).shown else 1

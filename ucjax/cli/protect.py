@@ -79,11 +79,13 @@ def run(arguments: argparse.Namespace) -> int:
     from ucjax.errors import printable
     from ucjax.files.picture import Encoding
     from ucjax.photos import protect as owner
+    from ucjax.report import owner as page
     from ucjax.runtime import parallel
 
     if arguments.max_megapixels is not None:
         decode.set_max_megapixels(arguments.max_megapixels)
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
+    page.check(arguments.out)
     done = owner.protect_folder(
         arguments.photos,
         arguments.out,
@@ -94,6 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
         keep=arguments.keep_metadata,
         threads=arguments.threads,
     )
+    report = page.write(
+        arguments.photos, arguments.out, protector=arguments.protector, unlisted=done.unlisted
+    )
     failures = (*done.unlisted, *done.written.failures)
     for name, what in done.converted:
         print(f"converted: {printable(name)}: {printable(what)}")
@@ -102,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name, reason in failures:
         print(f"not protected: {printable(name)}: {printable(reason)}")
     print(_summary(done, arguments))
+    print(f"report                   {printable(str(report))}")
     return 3 if failures else 0
 
 

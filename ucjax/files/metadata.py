@@ -58,6 +58,33 @@ _GPS = {
     GPS.GPSMapDatum,
 }
 
+# What an owner may ask after, and the tags that tell it; without tags it is found elsewhere.
+KINDS: dict[str, set[int]] = {
+    "rights and authors": {Base.Artist, Base.Copyright},
+    "description": {Base.ImageDescription},
+    "date": {Base.DateTime, *_CAPTURE},
+    "colour profile": set(),
+    "camera and exposure": _CAMERA | _CAMERA_CAPTURE,
+    "place": set(),
+    "serial numbers, owner's name": {
+        *(Base.CameraOwnerName, Base.BodySerialNumber, Base.LensSerialNumber),
+        *(Base.CameraSerialNumber, Base.HostComputer),
+    },
+    "maker's notes, comments": {Base.MakerNote, Base.UserComment},
+    "thumbnail": set(),
+    "other fields": set(),
+}
+# How a file is built, and nothing about its owner.
+_STRUCTURE = {
+    *(Base.ImageWidth, Base.ImageLength, Base.BitsPerSample, Base.Compression),
+    *(Base.PhotometricInterpretation, Base.StripOffsets, Base.Orientation, Base.SamplesPerPixel),
+    *(Base.RowsPerStrip, Base.StripByteCounts, Base.XResolution, Base.YResolution),
+    *(Base.PlanarConfiguration, Base.ResolutionUnit, Base.YCbCrPositioning, Base.SampleFormat),
+    *(Base.ExifVersion, Base.ComponentsConfiguration, Base.FlashPixVersion, Base.ColorSpace),
+    *(Base.ExifImageWidth, Base.ExifImageHeight, Base.ExifInteroperabilityOffset, Base.Predictor),
+    *(ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop),
+}
+
 # The tags of an RGB display or input profile (ICC.1:2022 and the older ICC.1:2001).
 _ICC_TAGS = {
     *(b"desc", b"cprt", b"wtpt", b"bkpt", b"chad", b"lumi", b"meas", b"tech", b"view", b"chrm"),
@@ -133,6 +160,27 @@ def foreign_tags(image: Image.Image, keep: Collection[str] = ()) -> list[str]:
         )
     except _UNREADABLE:
         return ["what cannot be parsed"]
+
+
+def kinds(image: Image.Image) -> set[str]:
+    """Returns which of `KINDS` an opened picture holds."""
+    found = {"rights and authors"} if rights(image) else set()
+    if image.info.get("icc_profile"):
+        found.add("colour profile")
+    try:
+        exif = image.getexif()
+        capture, place, thumbnail = (
+            {*exif.get_ifd(block)}
+            for block in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.IFD1)
+        )
+    except _UNREADABLE:
+        return found | {"other fields"}
+    tags = {*exif} | capture
+    found |= {kind for kind, members in KINDS.items() if tags & members}
+    found |= {kind for kind, block in (("place", place), ("thumbnail", thumbnail)) if block}
+    if tags.difference(*KINDS.values(), _STRUCTURE):
+        found.add("other fields")
+    return found
 
 
 def _allowed(values: Any, tags: Collection[int]) -> dict[int, Any]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from scipy.optimize import linear_sum_assignment
 
 from ucjax import names
@@ -61,11 +63,7 @@ def fit(given: Given) -> Noise:
     Raises:
       UserError: a setting of the row is none of its choices, or there are no folders' names.
     """
-    options, epsilon_255 = given.options, given.config.noise.epsilon_255
-    for key, choices in _CHOICES.items():
-        names.known(options[key], choices, f"{key} of row gratings")
-    if not 1 <= epsilon_255 <= 128:
-        raise UserError(f"eps of row gratings is {epsilon_255}: give a whole number of 1 to 128")
+    options, epsilon_255 = given.options, check(given.config, given.options)
     rows, centers = _clusters(given)
     p, passes = int(rows.max()) + 1, 0
     surrogate = options["assign"] == "surrogate"
@@ -80,6 +78,20 @@ def fit(given: Given) -> Noise:
         order = _far_apart(centers, distances(drawn))
     gratings = Gratings(drawn[order], epsilon_255, given.config.data.short_side, options["wave"])
     return Noise(gratings, rows, epsilon_255, clusters=rows, image_passes=passes)
+
+
+def check(config: ConfigDict, options: Mapping[str, Any]) -> int:
+    """Returns the budget of a row's settings.
+
+    Raises:
+      UserError: it is out of range, or a setting of the row is none of its choices.
+    """
+    for key, choices in _CHOICES.items():
+        names.known(options[key], choices, f"{key} of row gratings")
+    epsilon_255 = config.noise.epsilon_255
+    if not 1 <= epsilon_255 <= 128:
+        raise UserError(f"eps of row gratings is {epsilon_255}: give a whole number of 1 to 128")
+    return epsilon_255
 
 
 def draw(seed: int, p: int, bands: str, color: str) -> np.ndarray:

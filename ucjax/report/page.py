@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from ucjax.comparison import verdict
 from ucjax.comparison.table import Table
 from ucjax.comparison.verdict import Verdict
-from ucjax.report import plots, tables, tiles
+from ucjax.report import document, plots, tables, tiles
 from ucjax.report.glossary import GLOSSARY, PROTOCOL
-from ucjax.report.stylesheet import CSS
 from ucjax.runtime import checkpoint
 
 # Pixels a group of pictures may hold, so that the page stays near 3 MB whatever p and m are.
@@ -68,12 +68,7 @@ def render(table: Table, pictures: Pictures | None) -> str:
     if pictures is not None:
         parts += [_pairs(pictures), _noise(pictures), _clusters(pictures), _features(pictures)]
     body = "\n".join([*parts, _meaning(), _reproduce(table)])
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>ucjax report</title>\n<style>{CSS}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document.render("run", title="ucjax report", body=Markup(body))
 
 
 def _headline(table: Table) -> str:
@@ -225,9 +220,9 @@ def _clusters(pictures: Pictures) -> str:
             f'<div class="cluster"><div>{_dot(color)}Cluster {i}<br>'
             f'<span class="soft">{size} images ({share:.0f} %)</span>'
             f'<div class="bar" style="width:{width:.1f}%;background:{color}"></div></div>'
-            + tiles.lossless(noise[i], f"noise of cluster {i}")
-            + tiles.strip(pictures.examples[i], thumb, f"examples of cluster {i}")
-            + "</div>"
+            # Not by "+", with which markup would escape the text before it.
+            f"{tiles.lossless(noise[i], f'noise of cluster {i}')}"
+            f"{tiles.strip(pictures.examples[i], thumb, f'examples of cluster {i}')}</div>"
         )
     return (
         f'<h2>Clusters and their noise</h2>\n<p class="soft">{purity}Size, noise '

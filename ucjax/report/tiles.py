@@ -5,10 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import math
-from html import escape
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
+
+from ucjax.errors import printable
+
+# A larger one would be the largest thing on a page, in every picture of it.
+_LARGEST_ICC = 2**14
 
 
 def fitting(images: np.ndarray, pixels: int) -> int:
@@ -38,24 +44,45 @@ def amplified(noise: np.ndarray, epsilon_255: int) -> np.ndarray:
     return np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
 
 
-def lossless(pixels: np.ndarray, alt: str) -> str:
-    """Returns uint8 `[h, w, 3]` as an inline PNG."""
-    return _img(Image.fromarray(pixels), "PNG", alt, css="pixels", optimize=True)
+def lossless(pixels: np.ndarray, alt: str, *, id: str = "", icc: bytes | None = None) -> Markup:
+    """Returns uint8 `[h, w, 3]` as an inline PNG.
+
+    Args:
+      pixels: the picture.
+      alt: what it shows, in words.
+      id: of the element, "" for none.
+      icc: a profile of its colours.
+    """
+    settings = {"icc_profile": icc} if icc and len(icc) <= _LARGEST_ICC else {}
+    return _img(Image.fromarray(pixels), "PNG", alt, "pixels", id, optimize=True, **settings)
 
 
-def strip(images: np.ndarray, side: int, alt: str) -> str:
+def strip(images: np.ndarray, side: int, alt: str) -> Markup:
     """Returns uint8 `[e, s, s, 3]` side by side, reduced to `side`, as an inline JPEG."""
     row = Image.new("RGB", (side * len(images), side))
     for i, pixels in enumerate(images):
         row.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX), (i * side, 0))
-    return _img(row, "JPEG", alt, css="strip", quality=85)
+    return _img(row, "JPEG", alt, "strip", quality=85)
 
 
-def _img(image: Image.Image, kind: str, alt: str, css: str, **options: int) -> str:
+def photograph(pixels: np.ndarray, alt: str, *, id: str = "", icc: bytes | None = None) -> Markup:
+    """Returns uint8 `[h, w, 3]` as an inline JPEG that keeps faint colours: 4:4:4, quality 92."""
+    settings = {"icc_profile": icc} if icc and len(icc) <= _LARGEST_ICC else {}
+    image = Image.fromarray(pixels)
+    return _img(image, "JPEG", alt, "photograph", id, quality=92, subsampling="4:4:4", **settings)
+
+
+def difference(clean: np.ndarray, protected: np.ndarray, gain: int = 8) -> np.ndarray:
+    """Returns the change of a picture `gain` times, on grey; uint8 like both."""
+    change = protected.astype(np.int32) - clean
+    return np.clip(128 + gain * change, 0, 255).astype(np.uint8)
+
+
+def _img(image: Image.Image, kind: str, alt: str, css: str, id: str = "", **options: Any) -> Markup:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     data = base64.b64encode(stream.getvalue()).decode()
-    return (
-        f'<img class="{css}" src="data:image/{kind.lower()};base64,{data}" alt="{escape(alt)}" '
-        f'width="{image.width}" height="{image.height}">'
-    )
+    named = Markup(' id="{}"').format(id) if id else ""
+    return Markup(
+        '<img{} class="{}" src="data:image/{};base64,{}" alt="{}" width="{}" height="{}">'
+    ).format(named, css, kind.lower(), data, printable(alt), image.width, image.height)

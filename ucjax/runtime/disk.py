@@ -22,8 +22,13 @@ from ucjax.errors import DiskError, UserError
 LOCK = ".lock"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, mode: int | None = None) -> None:
     """Writes a file through a temporary neighbour, synced, and a rename, creating its folder.
+
+    Args:
+      path: what appears, complete or not at all.
+      data: its content.
+      mode: permissions, None for the usual ones.
 
     Raises:
       DiskError: the disk is full, or the place cannot be written to; the old file is still there.
@@ -34,7 +39,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         for killed in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             killed.unlink(missing_ok=True)
     try:
-        write_through(path, data, temporary)
+        write_through(path, data, temporary, mode)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -54,7 +55,7 @@ def record_environment(workdir: Path, command: Sequence[str], mesh: Mesh) -> dic
     """Writes and returns env.json: versions, devices, processes and the command."""
     device = mesh.devices.flat[0]
     value = {
-        "command": " ".join(command),
+        "command": _pastable(command),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "devices": f"{mesh.size} × {device.device_kind} ({device.platform})",
@@ -64,6 +65,16 @@ def record_environment(workdir: Path, command: Sequence[str], mesh: Mesh) -> dic
     if parallel.is_main():
         checkpoint.write_json(workdir / "env.json", value)
     return value
+
+
+def _pastable(command: Sequence[str]) -> str:
+    """Returns what was typed, as a shell takes it, wherever the program lies on this machine."""
+    program = Path(command[0])
+    first = [program.name]
+    if program.suffix == ".py" and program.parent.name == "ucjax":
+        module = "ucjax" if program.stem == "__main__" else f"ucjax.{program.stem}"
+        first = ["python", "-m", module]
+    return shlex.join([*first, *command[1:]])
 
 
 def versions() -> dict[str, str]:
