@@ -40,7 +40,7 @@ _ABOUT = {
 _MOST = 24  # photographs: a page of more is no preview, and too large for a browser
 CROP, WHOLE = 208, 400  # pixels a side of what is shown 1:1, and the longest of what is reduced
 # Larger pictures are encoded in part, to say how large the file will be.
-_ENCODED_PIXELS, _BAND = 3_000_000, 64
+_ENCODED_PIXELS, _BAND = 1_000_000, 64
 # Of pictures of more bytes than these, decoded, one at a time is worked on.
 _LARGE = 75_000_000
 
