@@ -24,7 +24,7 @@ def get_config(argument: str = "pets") -> ConfigDict:
         *("notch10", "clustermean10", "ortho56", "pair_leak10"),
     )
     recipes = ("rrc", "mixup", "cutmix", "cutout", "gauss", "at4", "at8", "at16")
-    fractals = ("ueraser", "ueraser_max")
+    fractals: tuple[str, ...] = ("ueraser", "ueraser_max")
     if argument == MINIATURE:  # of the groups of 24 images; fractals are long programs
         treatments = (*treatments[:7], "notch3", "clustermean3", "ortho16", "pair_leak2")
         fractals = ()

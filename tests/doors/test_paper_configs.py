@@ -87,12 +87,10 @@ def test_what_it_is_said_to_cost_is_what_the_plan_counts(name, one_device):
     count = int(re.search(r"--images=(\d+)", " ".join(module.__doc__.split()))[1])
     images = schedule.Images(count, 1000, 37, "given")
     passes = {"train": 0, "noise": 0}
+    sizes = {"train": config.victim.batch_size, "noise": config.noise.batch_size}
     for stage in schedule.schedule(config, resolved(config), images, one_device):
-        size = (
-            config.victim.batch_size if stage.cost.startswith("train ") else config.noise.batch_size
-        )
         if (kind := stage.cost.split()[0].removeprefix("pre")) in passes:
-            passes[kind] += stage.count * size
+            passes[kind] += stage.count * sizes[kind]
     assert [round(x / 1e6, 1) for x in passes.values()] == [float(x) for x in cost.groups()]
 
 
