@@ -8,7 +8,7 @@ from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
 from ucjax.networks.resnet import ResNet18
 from ucjax.runtime import checkpoint, parallel
-from ucjax.runtime.progress import MetricsFile
+from ucjax.runtime.progress import MetricsFile, Progress
 from ucjax.victims import step as victim_step
 from ucjax.victims import training as victim_train
 from ucjax.victims.contract import VictimSpec
@@ -186,9 +186,10 @@ def test_accuracy_counts_every_test_image_once(tmp_path, mesh):
     labels = np.append(predicted[:-1], 2 - predicted[-1] // 2).astype(np.int32)
     test = dataclasses.replace(TEST, labels=labels)
     cell = victim_train.Cell(TRAIN, test, 5, tmp_path / "victim.safetensors")
+    place = {"mesh": mesh, "metrics": MetricsFile(tmp_path / "metrics.jsonl"), "progress": Progress}
     for batch_size in (4, 16):
         spec = dataclasses.replace(SPEC, batch_size=batch_size)
-        running = victim_train._begin(cell, spec, programs, mesh, None)
+        running = victim_train._begin(cell, spec, programs, budget_bytes=None, **place)
         for rows, expected in ((None, 12 / 13), (np.array([11, 12]), 1 / 2)):
             accuracy = victim_train._test_accuracy(programs, running, rows, spec, mesh)
             assert accuracy == pytest.approx(expected)

@@ -149,29 +149,10 @@ def test_the_worst_of_five_is_learnt_from(mesh, one_device):
     targets = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
     weights = rng.normal(size=(192, 3)).astype(np.float32)
     key = jax.random.key(1)
-
-    def loss(weights, images, targets, key):
-        def forward(x, train):
-            assert train
-            return x.reshape(len(x), -1) @ weights, {"seen": x}
-
-        value, _, stats = ueraser.worst(forward, images, targets, key)
-        return value, stats["seen"]
-
-    def both(weights, images, targets, key):
-        (value, seen), gradient = jax.value_and_grad(loss, has_aux=True)(
-            weights, images, targets, key
-        )
-        return *jax.lax.pmean((value, gradient), parallel.AXIS), seen
-
-    def all_five(images, key):
-        every = jax.lax.map(lambda k: ueraser.changed(k, images), jax.random.split(key, 5))
-        return every.swapaxes(0, 1)
-
     whole, split = parallel.REPLICATED, parallel.SHARDED
     results = [
         parallel.pmap(
-            both, mesh=devices, in_specs=(whole, split, split, whole),
+            worst_and_gradient, mesh=devices, in_specs=(whole, split, split, whole),
             out_specs=(whole, whole, split),
         )(weights, images, targets, key)
         for devices in (one_device, mesh)
@@ -179,11 +160,8 @@ def test_the_worst_of_five_is_learnt_from(mesh, one_device):
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     value, gradient, seen = map(np.asarray, results[0])
-    every = np.asarray(
-        parallel.pmap(all_five, mesh=one_device, in_specs=(split, whole), out_specs=split)(
-            images, key
-        )
-    )
+    one = {"mesh": one_device, "in_specs": (split, whole), "out_specs": split}
+    every = np.asarray(parallel.pmap(all_five, **one)(images, key))
     losses = np.stack([
         optax.softmax_cross_entropy(every[:, k].reshape(4, -1) @ weights, targets)
         for k in range(5)
@@ -195,3 +173,23 @@ def test_the_worst_of_five_is_learnt_from(mesh, one_device):
     rows = chosen.reshape(4, -1)
     likely = np.asarray(jax.nn.softmax(rows @ weights))
     np.testing.assert_allclose(gradient, rows.T @ (likely - targets) / 4, atol=1e-4)
+
+
+def worst_and_gradient(weights, images, targets, key):
+    """The loss of a linear victim, its gradient, and the images it was taken at."""
+
+    def loss(weights):
+        def forward(x, train):
+            assert train
+            return x.reshape(len(x), -1) @ weights, {"seen": x}
+
+        value, _, stats = ueraser.worst(forward, images, targets, key)
+        return value, stats["seen"]
+
+    (value, seen), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
+    return *jax.lax.pmean((value, gradient), parallel.AXIS), seen
+
+
+def all_five(images, key):
+    every = jax.lax.map(lambda k: ueraser.changed(k, images), jax.random.split(key, 5))
+    return every.swapaxes(0, 1)
