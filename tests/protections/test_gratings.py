@@ -17,7 +17,7 @@ from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
 from ucjax.protections import gratings, table, waves
 from ucjax.protections.contract import Given
-from ucjax.protections.waves import COLOR, LEAST_PERIOD, Gratings
+from ucjax.protections.waves import COLOR, LEAST_PERIOD, PHASE, Gratings
 from ucjax.runtime.progress import MetricsFile
 from ucjax.surrogates import Preprocessing, Surrogate
 
@@ -66,7 +66,7 @@ def test_no_value_leaves_the_budget(color, wave, epsilon_255):
         delta = np.abs(change(pattern, row, picture))
         assert delta.max() <= epsilon_255
         reached = max(reached, delta.max())
-    assert reached == epsilon_255
+    assert reached == min(epsilon_255, 127)  # beyond it no value has room on both sides
 
 
 @pytest.mark.parametrize("color", ["chroma", "luma", "all"])
@@ -96,6 +96,19 @@ def test_color_stays_color_where_there_is_no_room(wave, epsilon_255):
         assert np.abs(luminance).max() <= 0.75, "more than rounding does to three channels"
 
 
+@pytest.mark.parametrize("color", ["chroma", "luma", "all"])
+def test_a_surface_without_room_takes_no_tint(color):
+    pattern = drawn(color, 10)
+    for level in (0, 3, 9, 244, 250, 255):
+        wall = np.broadcast_to(np.array([level, 128, 255 - level], np.uint8), (128, 128, 3))
+        for row, carrier in enumerate(pattern.carriers):
+            # Half a turn on, every pixel changes by as much to the other side.
+            opposite = pattern.carriers.copy()
+            opposite[row, PHASE] = (carrier[PHASE] + 0.5) % 1
+            there = change(replace(pattern, carriers=opposite), row, wall)
+            np.testing.assert_array_equal(change(pattern, row, wall), -there)
+
+
 def test_a_pixel_is_scaled_as_a_whole_and_as_little_as_possible():
     for color in ("chroma", "luma", "all"):
         pattern = Gratings(gratings.draw(0, 7, "1/12", color), 16, 256)
@@ -105,7 +118,7 @@ def test_a_pixel_is_scaled_as_a_whole_and_as_little_as_possible():
                 aim = np.sign(sine)[..., None] * carrier[COLOR]
                 # The channel with the least room for its share of the wave decides for all three.
                 full = np.rint(16 * np.abs(aim))
-                room = np.where(aim > 0, 255.0 - picture, picture)
+                room = np.minimum(picture, 255.0 - picture)
                 share = np.divide(room, full, out=np.ones_like(room), where=full > 0).min(axis=-1)
                 amplitude = 16 * np.minimum(share, 1)[..., None] * aim
                 # Amplitudes are whole levels, so at most one below, and changes are rounded.
@@ -201,12 +214,12 @@ def test_a_huge_picture_costs_little_beyond_itself():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak - added.nbytes < 16 * 2**20
-    assert np.abs(added[::97].astype(int) - 250).max() == 16
+    assert np.abs(added[::97].astype(int) - 250).max() == 5
 
 
 PINNED = {
-    "square": "47789e07e80063c9b619d903e05746b0100e1f9bcd9b906adc4505f4ff14727e",
-    "sine": "7957cc53108e71f25b9de224b1c48c9ec475b7139adfe60b0e5fcf771b3726fd",
+    "square": "fbedb99f38a7f19f74a3e034c2b9a1fbdeb56e18cb6dea64e0e72c1514789fc0",
+    "sine": "df57e0bd57e06eaf2d32ab2d726b0afe8f5043b27d31ec0abc42df97febb70ca",
 }
 
 

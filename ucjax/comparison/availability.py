@@ -30,7 +30,7 @@ from ucjax.victims.training import tested_at_once
 STEPS = (50, 100, 200)
 # Of fewer images nothing could be told.
 FEWEST = 50
-_CROP, _WIDTH, _BATCH = 64, 8, 32
+_CROP, _WIDTH, _BATCH = 64, 8, 16
 _HELD_OUT = 0.2
 
 

@@ -80,8 +80,8 @@ class Gratings:
     def add(self, row: int, pixels: np.ndarray, *, whole: bool) -> np.ndarray:
         """Returns a picture plus wave `row`, uint8 `[h, w, 3]` like `pixels`.
 
-        Where a channel has no room for the wave, all channels of the pixel change by less, so
-        that a colour stays that colour.
+        Where a channel has no room for both halves of the wave, all channels of the pixel change
+        by less, in both: a colour stays that colour, and a white wall takes no tint.
         """
         height, width, _ = pixels.shape
         carrier = self.carriers[row]
@@ -170,14 +170,15 @@ class _Band:
         np.less(wide, np.uint16(_TURN // 2), out=rising.view(bool))
         np.negative(rising, out=rising)  # 255 where a channel gets brighter, else 0
         np.bitwise_xor(pixels, rising, out=room)  # 255 - pixel, or the pixel: how far it can go
-        enough = np.greater_equal(room, self._full, out=spare.view(bool)).all()
+        np.minimum(room, np.bitwise_not(room, out=change), out=change)
+        enough = np.greater_equal(change, self._full, out=spare.view(bool)).all()
         if limit is None and enough:
             np.subtract(room, self._full, out=room)
         else:
             if enough and limit is not None:
                 np.copyto(change, limit)
             else:
-                np.minimum(room, self._full, out=change)
+                np.minimum(change, self._full, out=change)
                 np.bitwise_or(change, self._free, out=change)
                 _scale(change, self._levels, np.uint16(0), wide)
                 self._spread_least(change, spare)
