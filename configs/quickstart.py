@@ -26,5 +26,5 @@ def get_config() -> ConfigDict:
     c.protections = ("clean", "random", "cluster_random", "uc", "gratings:bands=1/24,1/16,1/10")
     c.files.geometry = "crop"
     # As the published victims do: files are enlarged by a seventh and cropped at random.
-    c.victim.update(epochs=12, learning_rate=0.04, short_side=73, crop=64)
+    c.victim.update(epochs=15, learning_rate=0.04, short_side=73, crop=64)
     return c
