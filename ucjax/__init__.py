@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from ucjax.api import compare, evaluate, load, preview, protect, verify
 
 __all__ = ["__version__", "compare", "evaluate", "load", "preview", "protect", "verify"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
