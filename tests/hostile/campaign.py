@@ -311,24 +311,56 @@ def rivals(place: Place, count: int, whole: dict[str, bytes]) -> Iterator[tuple[
 def full(
     place: Place, count: int, rng: random.Random, whole: dict[str, bytes]
 ) -> Iterator[tuple[str, str]]:
-    """Lets the system refuse to write after so many bytes of a file; yields how it ended."""
+    """Leaves too little room, in a file and in a file system; yields how it ended."""
     largest = max(len(data) for name, data in whole.items() if name.startswith("images/"))
     for _ in range(count):
         shutil.rmtree(place.trial, ignore_errors=True)
-        with failing("no room") as outcome:
+        with failing("no room in a file") as outcome:
             size = rng.randint(10, largest - 1)
             process = ready.start(*COMMANDS["protect"](place))
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))
-            text, _ = process.communicate(timeout=300)
-            assert process.returncode == 1, text
-            errors = [line for line in text.splitlines() if line.startswith("error: ")]
-            assert len(errors) == 1, text
-            assert f"cannot write {place.trial}" in errors[0], text
-            assert "Traceback" not in text, text
-            assert ready.ucjax(*COMMANDS["protect"](place))[0] == 0
-            assert content(place.trial) == whole, _different(place, whole)
+            _refused(process, place)
+            _finished(place, whole)
             outcome.append("exit 1, then 0")
-        yield "no room", outcome[0]
+        yield "no room in a file", outcome[0]
+        kind = "no room in a file system"
+        mount = place.trial.parent / "small"
+        size = rng.randint(1, sum(map(len, whole.values())) // 4096)
+        if not _mounted(mount, size):
+            yield kind, "not allowed here"
+            continue
+        inside = place._replace(trial=mount / "out")
+        with failing(kind) as outcome:
+            _refused(ready.start(*COMMANDS["protect"](inside)), inside)
+            subprocess.run(["mount", "-o", "remount,size=100m", mount], check=True)
+            _finished(inside, whole)
+            outcome.append("exit 1, then 0")
+        subprocess.run(["umount", mount], check=True)
+        yield kind, outcome[0]
+
+
+def _mounted(folder: Path, pages: int) -> bool:
+    """Mounts an empty file system of so many pages; False where only the system may."""
+    folder.mkdir(exist_ok=True)
+    options = ["-t", "tmpfs", "-o", f"size={4096 * pages}", "none", folder]
+    with contextlib.suppress(FileNotFoundError):
+        return not subprocess.run(["mount", *options], capture_output=True, check=False).returncode
+    return False
+
+
+def _refused(process: subprocess.Popen, place: Place) -> None:
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, text
+    errors = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, text
+    assert f"cannot write {place.trial}" in errors[0], text
+    assert "Traceback" not in text, text
+
+
+def _finished(place: Place, whole: dict[str, bytes]) -> None:
+    code, text = ready.ucjax(*COMMANDS["protect"](place))
+    assert code == 0, text
+    assert content(place.trial) == whole, _different(place, whole)
 
 
 FAILURES: list[str] = []

@@ -103,16 +103,20 @@ class _Journal:
     """What is written and is about to be: appended from threads, a line before its file appears."""
 
     def __init__(self, path: Path, ours: Collection[str]):
-        self._file = open(path, "ab")  # noqa: SIM115 - closed by `close`
+        # Without a buffer, whose rest would be written on a full disk once more when it is closed.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
         self._lock = threading.Lock()
-        self._file.write(b"\n")  # after what may be half a line
+        self._write(b"\n")  # after what may be half a line
         self.ours = {*ours}  # outputs that may be replaced
 
     def note(self, record: Record) -> None:
         with self._lock:
             self.ours.add(record["output"])
-            self._file.write(json.dumps(record).encode() + b"\n")
-            self._file.flush()
+            self._write(json.dumps(record).encode() + b"\n")
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[self._file.write(data) :]
 
     def close(self) -> None:
         self._file.close()
