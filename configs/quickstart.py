@@ -6,7 +6,7 @@ Data: ten families of procedural textures, 1,000 images to protect and 500 clean
 64 px. They are synthetic, and made easy for the method: hazy, so that noise within the budget
 matters beside them, and in families that the surrogate's clusters follow closely. The run shows
 the program, not what to expect of photographs. Weights: EfficientNet-Lite0, installed with ucjax.
-Hardware and time: 8 min 53 s on 2 CPU cores with nothing compiled before, 6 minutes of them victims.
+Hardware and time: 8 min 53 s on 2 CPU cores, nothing compiled before; 6 minutes of it are victims.
 Expected: clean 92.2 ± 2.6, random 85.9 ± 4.4, cluster_random 86.6 ± 2.1, uc 79.4 ± 3.3, gratings
 36.9 ± 15.5 % clean test accuracy at the last epoch, mean ± std over 3 seeds.
 """
