@@ -14,6 +14,7 @@ well. Rows are ranked by how far their victims fall below the clean ones, mean o
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
+from scipy.stats import spearmanr
 
 from benchmarks import tiny_imagenet
 from configs import quickstart
@@ -90,7 +92,15 @@ def main(argv: list[str] | None = None) -> None:
     print(text)
     out = arguments.out or Path("benchmarks/results") / f"leaderboard_{name}.json"
     ranked = [place._asdict() for place in ranking(filled.table)]
-    checkpoint.write_json(out, {**about, "ranking": ranked, "table": filled.table.to_json()})
+    checkpoint.write_json(
+        out,
+        {
+            **about,
+            "ranking": ranked,
+            "agreement": agreement(filled.table),
+            "table": filled.table.to_json(),
+        },
+    )
     checkpoint.write_bytes(out.with_suffix(".md"), text.encode())
 
 
@@ -178,6 +188,21 @@ def ranking(table: Table) -> list[Place]:
     return sorted(places, key=lambda place: (place.drop is None, -(place.drop or 0)))
 
 
+def agreement(table: Table) -> tuple[float, int]:
+    """Returns how well *seen early* ranks rows by their drop, as Spearman's correlation.
+
+    And the number of rows that have both; the correlation of fewer than three is NaN.
+    """
+    seen = {line.label: line.availability for line in table.lines}
+    pairs = [
+        (found.gain, place.drop)
+        for place in ranking(table)
+        if place.drop is not None and (found := seen[place.label])
+    ]
+    correlation = spearmanr(pairs).statistic if len(pairs) > 2 else float("nan")
+    return float(correlation), len(pairs)
+
+
 def markdown(table: Table, about: dict[str, Any]) -> str:
     """Returns the ranking with what it was made by."""
     columns = [column.name for column in table.columns]
@@ -208,6 +233,13 @@ def markdown(table: Table, about: dict[str, Any]) -> str:
             "–" if line.seconds is None else f"{line.seconds:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    correlation, count = agreement(table)
+    if not math.isnan(correlation):
+        lines += [
+            "",
+            "Rank correlation (Spearman) of *seen early* with the mean drop: "
+            f"{correlation:.2f} over {count} rows.",
+        ]
     return "\n".join([*lines, ""])
 
 

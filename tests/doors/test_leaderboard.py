@@ -1,12 +1,14 @@
 """The leaderboard ranks rightly and has rows and columns that exist; CI runs it from end to end."""
 
+import math
 import zipfile
 
 import pytest
-from tables import CLEAN, RANDOM, UC, entry, table
+from tables import CLEAN, RANDOM, UC, entry, line, table
 
 from benchmarks import leaderboard, tiny_imagenet
 from ucjax.comparison import run
+from ucjax.comparison.availability import Availability
 from ucjax.data import folder as folders
 from ucjax.errors import UserError
 from ucjax.names import parse
@@ -110,3 +112,18 @@ def test_the_table_says_what_made_it():
     assert lines[2] == ("| 1 | `uc` | 54.7 | 31.3 ± 1.5 (54.7) | – | 25.3 | 0.710 | 60 | 2 |")
     assert lines[3] == "| 2 | `clean` | 0.0 | 86.0 ± 1.0 | – | ∞ | 1.000 | 0 | – |"
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_how_far_seen_early_ranks_as_victims_do():
+    gains = {"uc": 0.4, "random": 0.0, "lsp": 0.3, "em": 0.1}
+    lasts = {"uc": 0.3, "random": 0.8, "lsp": 0.2, "em": 0.6}  # the first and third change places
+    rows = [line("clean")]
+    for label, gain in gains.items():
+        rows.append(line(label, availability=Availability((0.2 + gain,) * 3, (0.2,) * 3, 0.1)))
+    entries = [entry(label, last, last) for label, last in lasts.items()]
+    found = table(CLEAN, *entries, rows=rows)
+    assert leaderboard.agreement(found) == (pytest.approx(0.8), 4)
+    about = dict.fromkeys(("command", "commit", "devices", "seconds"), "")
+    text = leaderboard.markdown(found, about)
+    assert text.endswith("of *seen early* with the mean drop: 0.80 over 4 rows.\n")
+    assert math.isnan(leaderboard.agreement(table(CLEAN, UC))[0])
