@@ -103,7 +103,7 @@ class _Journal:
     """What is written and is about to be: appended from threads, a line before its file appears."""
 
     def __init__(self, path: Path, ours: Collection[str]):
-        # Without a buffer, whose rest would be written on a full disk once more when it is closed.
+        # A buffer's rest would be written on a full disk once more when it is closed.
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
         self._lock = threading.Lock()
         self._write(b"\n")  # after what may be half a line
@@ -139,7 +139,8 @@ def run(
     lines = _lines(task.folder)
     earlier = {record["name"]: record for record in lines}
     with without_warnings(), ThreadPoolExecutor(threads) as pool:
-        same = list(pool.map(lambda i: _same(task, i, earlier.get(task.names[i])), _range(task)))
+        records = map(earlier.get, task.names)
+        same = list(pool.map(lambda i, r: _same(task, i, r), range(len(task.names)), records))
     _check_photos(task, earlier, sum(same))
     settled = {name for name, is_same in zip(task.names, same, strict=True) if finished and is_same}
     gone = _gone(task, earlier)
@@ -148,10 +149,6 @@ def run(
         removed = _go_on(task, lines, earlier, settled, gone, label, threads, progress)
     shutil.rmtree(task.folder / UNFINISHED, ignore_errors=True)
     return dataclasses.replace(load(task.folder), removed=tuple(removed))
-
-
-def _range(task: Task) -> range:
-    return range(len(task.names))
 
 
 def _go_on(
