@@ -140,6 +140,22 @@ def test_all_rows_go_through_the_encoder_of_the_copies(format_, suffix, protecte
     assert (line.max_delta_255 > 0) == (format_ == "jpeg")
 
 
+def test_rows_are_of_the_photos_formats_where_the_copies_are(copy, tmp_path):
+    photos, given = copy
+    for path in sorted(photos.rglob("*.png"))[::2]:
+        Image.open(path).save(path.with_suffix(".jpg"), quality=95)
+        path.unlink()
+    out = tmp_path / "same"
+    options = ("--protector", given / "protector", "--format", "same")
+    assert ucjax("protect", photos, out, *options)[0] == 0
+    code, text = ucjax("evaluate", photos, out, "--seeds", 1, *FAST)
+    assert code == 1, text
+    made = out / "evaluation" / "protections"
+    for folder in [out, *(made / f"{row}-seed0" / "files" for row in ROWS[:3])]:
+        kinds = {(record["name"][-4:], record["output"][-4:]) for record in read_manifest(folder)}
+        assert kinds == {(".jpg", ".jpg"), (".png", ".png")}
+
+
 def first(out):
     return out / "images" / read_manifest(out)[0]["output"]
 

@@ -26,7 +26,7 @@ from ucjax.comparison.rows import Row
 from ucjax.comparison.table import Column, Entry, Line, Table
 from ucjax.data.images import ImageSet, Item
 from ucjax.errors import UserError
-from ucjax.files.picture import SUFFIXES
+from ucjax.files.picture import FORMATS
 from ucjax.names import Name
 from ucjax.protections import table as protections
 from ucjax.protections.uc import perturbation
@@ -131,9 +131,9 @@ def _check_geometry(config: ConfigDict, columns: Sequence[Victim]) -> None:
             f"config.files.geometry is {geometry!r} with data.source {source!r}: choose crop, or "
             "native, which needs the files of a folder"
         )
-    if config.files.format not in SUFFIXES:
+    if config.files.format not in FORMATS:
         raise UserError(
-            f"config.files.format is {config.files.format!r}: choose one of {', '.join(SUFFIXES)}"
+            f"config.files.format is {config.files.format!r}: choose one of {', '.join(FORMATS)}"
         )
 
 

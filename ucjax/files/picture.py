@@ -17,6 +17,7 @@ from ucjax.files import metadata
 from ucjax.files.containers import png_color
 
 SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+FORMATS = (*SUFFIXES, "same")
 LOSSY = ("jpeg", "same")  # formats of which some files are held to no budget
 _SAME = {".jpg": "jpeg", ".jpeg": "jpeg", ".jfif": "jpeg", ".webp": "webp"}
 # WebP stores 14 bits a side, JPEG 16.

@@ -20,7 +20,7 @@ from ucjax.data import folder, images, textures, tfds
 from ucjax.data.images import ImageSet, Item, Listing
 from ucjax.errors import UserError
 from ucjax.files import manifest, protect, verification
-from ucjax.files.picture import Encoding
+from ucjax.files.picture import LOSSY, Encoding
 from ucjax.protections import controls
 from ucjax.protections.noise import Noise, Pixels
 
@@ -136,7 +136,7 @@ def _writing(
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Returns what writes the images with noise into `out`, and what checks these files."""
     crop, form = config.data.crop, config.files.format
-    budget = verification.Budget(config.noise.epsilon_255, "linf", form == "jpeg")
+    budget = verification.Budget(config.noise.epsilon_255, "linf", form in LOSSY)
     if config.files.geometry == "crop" or root is None:
         root = None
         clean = verification.clean_crops(decoded, crop)
