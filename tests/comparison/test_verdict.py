@@ -87,8 +87,11 @@ def test_every_verdict_ends_with_what_to_do_in_one_sentence(entries, words):
 
 def test_without_victims_or_protections_nothing_is_said():
     found = verdict.judge(table(entry("clean"), entry("uc")))
-    assert (found.shown, found.result) == (None, "How early the noise is seen was not measured.")
+    unseen = "How early the noise is seen was not measured"
+    assert (found.shown, found.result) == (None, f"{unseen}: 12 images are too few, it takes 50.")
     assert found.meaning.startswith("No victim was trained, since the images have no labels")
+    enough = table(entry("clean"), entry("uc"), train_count=50)
+    assert verdict.judge(enough).result == f"{unseen}."
     seen = Availability((0.2, 0.755, 0.9), (0.2, 0.3, 0.35), 0.25)
     lines = [line(label, availability=seen) for label in ("clean", "random", "uc")]
     found = verdict.judge(table(*(entry(x.label) for x in lines), rows=lines))

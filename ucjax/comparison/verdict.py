@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ucjax.comparison.availability import STEPS
+from ucjax.comparison.availability import FEWEST, STEPS
 from ucjax.comparison.table import Entry, Measure, Table, binomial, clean_of
 from ucjax.names import parse
 
@@ -118,7 +118,11 @@ def _seen(table: Table) -> str:
                 f"unseen files of {line.label}, of {clean:.0f} % of the clean ones (guessing "
                 f"reaches {100 * seen.chance:.0f} %)."
             )
-    return " ".join(said) or "How early the noise is seen was not measured."
+    if said:
+        return " ".join(said)
+    few = table.train_count < FEWEST
+    why = f": {table.train_count} images are too few, it takes {FEWEST}" if few else ""
+    return f"How early the noise is seen was not measured{why}."
 
 
 def beyond_spread(entry: Entry, control: Entry, measure: Measure) -> bool:
