@@ -14,7 +14,6 @@ well. Rows are ranked by how far their victims fall below the clean ones, mean o
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 import statistics
 import subprocess
@@ -91,16 +90,13 @@ def main(argv: list[str] | None = None) -> None:
     text = markdown(filled.table, about)
     print(text)
     out = arguments.out or Path("benchmarks/results") / f"leaderboard_{name}.json"
-    ranked = [place._asdict() for place in ranking(filled.table)]
-    checkpoint.write_json(
-        out,
-        {
-            **about,
-            "ranking": ranked,
-            "agreement": agreement(filled.table),
-            "table": filled.table.to_json(),
-        },
-    )
+    agreed = agreement(filled.table)
+    values = {
+        "ranking": [place._asdict() for place in ranking(filled.table)],
+        "agreement": agreed._asdict() if agreed else None,
+        "table": filled.table.to_json(),
+    }
+    checkpoint.write_json(out, {**about, **values})
     checkpoint.write_bytes(out.with_suffix(".md"), text.encode())
 
 
@@ -188,19 +184,25 @@ def ranking(table: Table) -> list[Place]:
     return sorted(places, key=lambda place: (place.drop is None, -(place.drop or 0)))
 
 
-def agreement(table: Table) -> tuple[float, int]:
-    """Returns how well *seen early* ranks rows by their drop, as Spearman's correlation.
+class Agreement(NamedTuple):
+    """How well *seen early* ranks rows as victims do: Spearman's correlation with the drop."""
 
-    And the number of rows that have both; the correlation of fewer than three is NaN.
-    """
+    correlation: float
+    rows: int
+
+
+def agreement(table: Table) -> Agreement | None:
+    """Returns the agreement over the rows that have both; None of fewer than three, or of ties."""
     seen = {line.label: line.availability for line in table.lines}
     pairs = [
         (found.gain, place.drop)
         for place in ranking(table)
         if place.drop is not None and (found := seen[place.label])
     ]
-    correlation = spearmanr(pairs).statistic if len(pairs) > 2 else float("nan")
-    return float(correlation), len(pairs)
+    tied = any(len(set(values)) == 1 for values in zip(*pairs, strict=True))
+    if len(pairs) < 3 or tied:
+        return None
+    return Agreement(float(spearmanr(pairs).statistic), len(pairs))
 
 
 def markdown(table: Table, about: dict[str, Any]) -> str:
@@ -233,12 +235,11 @@ def markdown(table: Table, about: dict[str, Any]) -> str:
             "–" if line.seconds is None else f"{line.seconds:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    correlation, count = agreement(table)
-    if not math.isnan(correlation):
+    if found := agreement(table):
         lines += [
             "",
             "Rank correlation (Spearman) of *seen early* with the mean drop: "
-            f"{correlation:.2f} over {count} rows.",
+            f"{found.correlation:.2f} over {found.rows} rows.",
         ]
     return "\n".join([*lines, ""])
 

@@ -1,6 +1,5 @@
 """The leaderboard ranks rightly and has rows and columns that exist; CI runs it from end to end."""
 
-import math
 import zipfile
 
 import pytest
@@ -126,4 +125,6 @@ def test_how_far_seen_early_ranks_as_victims_do():
     about = dict.fromkeys(("command", "commit", "devices", "seconds"), "")
     text = leaderboard.markdown(found, about)
     assert text.endswith("of *seen early* with the mean drop: 0.80 over 4 rows.\n")
-    assert math.isnan(leaderboard.agreement(table(CLEAN, UC))[0])
+    assert leaderboard.agreement(table(CLEAN, UC)) is None
+    few = table(CLEAN, *entries[:2], rows=rows[:3])
+    assert leaderboard.agreement(few) is None

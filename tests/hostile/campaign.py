@@ -323,29 +323,32 @@ def full(
             _finished(place, whole)
             outcome.append("exit 1, then 0")
         yield "no room in a file", outcome[0]
-        kind = "no room in a file system"
-        mount = place.trial.parent / "small"
-        size = rng.randint(1, sum(map(len, whole.values())) // 4096)
-        if not _mounted(mount, size):
-            yield kind, "not allowed here"
-            continue
-        inside = place._replace(trial=mount / "out")
-        with failing(kind) as outcome:
-            _refused(ready.start(*COMMANDS["protect"](inside)), inside)
-            subprocess.run(["mount", "-o", "remount,size=100m", mount], check=True)
-            _finished(inside, whole)
-            outcome.append("exit 1, then 0")
-        subprocess.run(["umount", mount], check=True)
-        yield kind, outcome[0]
+        pages = rng.randint(1, sum(map(len, whole.values())) // 4096)
+        small = place.trial.parent / "small"
+        with failing("no room in a file system") as outcome, mounted(small, pages) as allowed:
+            if allowed:
+                inside = place._replace(trial=small / "out")
+                _refused(ready.start(*COMMANDS["protect"](inside)), inside)
+                subprocess.run(["mount", "-o", "remount,size=100m", small], check=True)
+                _finished(inside, whole)
+            outcome.append("exit 1, then 0" if allowed else "not allowed here")
+        yield "no room in a file system", outcome[0]
 
 
-def _mounted(folder: Path, pages: int) -> bool:
-    """Mounts an empty file system of so many pages; False where only the system may."""
+@contextlib.contextmanager
+def mounted(folder: Path, pages: int) -> Iterator[bool]:
+    """Mounts an empty file system of so many pages; yields whether the system allows it."""
     folder.mkdir(exist_ok=True)
     options = ["-t", "tmpfs", "-o", f"size={4096 * pages}", "none", folder]
-    with contextlib.suppress(FileNotFoundError):
-        return not subprocess.run(["mount", *options], capture_output=True, check=False).returncode
-    return False
+    allowed = (
+        shutil.which("mount") is not None
+        and not subprocess.run(["mount", *options], capture_output=True, check=False).returncode
+    )
+    try:
+        yield allowed
+    finally:
+        if allowed:
+            subprocess.run(["umount", folder], check=True)
 
 
 def _refused(process: subprocess.Popen, place: Place) -> None:

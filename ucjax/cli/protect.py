@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ucjax.cli.command import add_config
+from ucjax.files.picture import FORMATS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("png", "webp", "jpeg", "same"),
+        choices=FORMATS,
         default="png",
         help="png (default) and webp are lossless; jpeg breaks the budget, by as much as is then "
         "printed; same: JPEG for JPEG, WebP for WebP, else PNG",

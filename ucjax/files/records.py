@@ -13,6 +13,7 @@ from typing import Any
 
 from ucjax.errors import UserError
 from ucjax.files.fidelity import SEEN
+from ucjax.files.picture import FORMATS
 
 Record = dict[str, Any]
 
@@ -157,7 +158,7 @@ def job_fault(job: object) -> str:
 _JOB: dict[str, tuple[Callable[[object], bool], str]] = {
     "epsilon_255": (_is_whole(0, 255), "a whole number from 0 to 255"),
     "norm": (lambda value: value in ("linf", "rms"), "linf or rms"),
-    "format": (lambda value: value in ("png", "webp", "jpeg", "same"), "png, webp, jpeg or same"),
+    "format": (lambda value: value in FORMATS, f"one of {', '.join(FORMATS)}"),
     "crop": (_is_whole(1, 2**20), "a number of pixels"),
     "short_side": (_is_whole(1, 2**20), "a number of pixels"),
     "grain": (_is_whole(1, 2**20), "a number of pixels"),
