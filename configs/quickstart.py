@@ -19,7 +19,7 @@ from ucjax import config
 def get_config() -> ConfigDict:
     """Returns the offline default."""
     c = config.photos()
-    c.expected_time = "5 to 9 minutes on 2 CPU cores"
+    c.expected_time = "9 minutes on 2 CPU cores"
     c.data.update(source="textures", train_count=1000, test_count=500, short_side=64, crop=64)
     c.surrogate.batch_size = 128
     # Waves of 2.7, 4 and 6.4 pixels: the default's are for photographs of 256 px and more.

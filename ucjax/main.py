@@ -53,7 +53,8 @@ def main(argv: list[str]) -> None:
     name = "-".join(filter(None, [Path(path).stem, argument]))
     workdir = Path(WORKDIR.value or f"out/{name}")
     if not PROCESS_ID.value and not DISTRIBUTED.value:
-        print(printable(f"{name} into {workdir}"), flush=True)
+        expected = f"time of the config as it stands: {CONFIG.value.expected_time}"
+        print(printable(f"{name} into {workdir} ({expected})"), flush=True)
     logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
     from ucjax.comparison import run
     from ucjax.report.finish import finish

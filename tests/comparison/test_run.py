@@ -3,18 +3,21 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tables
 from counted import Counted
 from runs import fill, of_folder, photos, tiny
 
+from ucjax import names
 from ucjax.comparison import columns, ground
 from ucjax.comparison.table import clean_of, drop, load
 from ucjax.data.folder import stratified
 from ucjax.errors import StaleError, UserError
 from ucjax.files import manifest
-from ucjax.report.finish import finish
+from ucjax.report.finish import _shown, finish
 
 ROWS = ("clean", "clean_original", "random", "uc")
 COLUMNS = (
@@ -98,6 +101,17 @@ def pixels(folder):
 
 def arrays(folder):
     return [np.asarray(item.open(), np.int16) for item in manifest.items_of(folder)]
+
+
+def test_the_page_shows_the_row_that_the_verdict_speaks_of(finished):
+    filled = finished[2]
+    uc = next(row for row in filled.rows if row.label == "uc")
+    rows = (*filled.rows, replace(uc, name=names.parse("uc:k=2", "row")))
+    for accuracy, label in ((0.2, "uc:k=2"), (0.9, "uc")):
+        filled_table = tables.table(tables.CLEAN, tables.UC, tables.entry("uc:k=2", accuracy))
+        assert _shown(replace(filled, rows=rows, table=filled_table)).label == label
+    unjudged = replace(filled.table, entries=())
+    assert _shown(replace(filled, table=unjudged)).label == "uc"
 
 
 def test_every_recipe_and_treatment_has_its_own_clean_cell(finished):

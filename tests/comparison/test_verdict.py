@@ -85,6 +85,15 @@ def test_every_verdict_ends_with_what_to_do_in_one_sentence(entries, words):
     assert said.count(". ") == 0
 
 
+def test_the_row_whose_victims_score_least_is_spoken_of():
+    found = table(CLEAN, RANDOM, UC, entry("em", 0.2, 0.3, 0.2), entry("uc", 0.1, column="vgg6"))
+    assert verdict.lowest(found, "resnet18").label == "em"
+    assert verdict.lowest(found, "resnet18", "uc").label == "uc"
+    assert verdict.lowest(found, "vgg6").label == "uc"
+    assert verdict.lowest(table(CLEAN, RANDOM), "resnet18") is None
+    assert " the files of em reach " in verdict.judge(found).result
+
+
 def test_without_victims_or_protections_nothing_is_said():
     found = verdict.judge(table(entry("clean"), entry("uc")))
     unseen = "How early the noise is seen was not measured"

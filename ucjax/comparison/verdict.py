@@ -49,6 +49,13 @@ def protected(table: Table) -> list[str]:
     return [line.label for line in table.lines if not is_control(line.row)]
 
 
+def lowest(table: Table, column: str, label: str | None = None) -> Entry | None:
+    """Returns the protected row, or that of a label, whose victims score least in a column."""
+    labels = [found for found in protected(table) if label in (None, found)]
+    entries = [e for e in table.entries if e.column == column and e.label in labels]
+    return min(entries, key=lambda entry: entry.mean(), default=None)
+
+
 def judge(table: Table, label: str | None = None, column: str | None = None) -> Verdict:
     """States what a row's victims show, claiming no more than the controls support.
 
@@ -65,14 +72,11 @@ def judge(table: Table, label: str | None = None, column: str | None = None) -> 
             None,
         )
     column = column or table.entries[0].column
-    judged = [e for e in table.entries if e.column == column and e.label in protected(table)]
-    if label is not None:
-        judged = [entry for entry in judged if entry.label == label]
-    if not judged:
+    ours = lowest(table, column, label)
+    if ours is None:
         return Verdict(
             "No protection was measured.", "The table holds clean files and controls only.", None
         )
-    ours = min(judged, key=lambda entry: entry.mean())
     controls = _controls(table, column)
     result = _result(table, ours, controls)
     doubt = _doubt(table, ours, controls)

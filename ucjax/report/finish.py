@@ -1,4 +1,4 @@
-"""The end of every comparison: its page, with pictures of the first row that is no control."""
+"""The end of every comparison: its page, with pictures of the row that its verdict speaks of."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _publish(row: rows.Row, filled: Filled) -> None:
 
 def pictures(filled: Filled) -> Pictures | None:
     """Returns what the page shows; None if no row put one noise per cluster on the images."""
-    row = next((row for row in filled.rows if _shows(row)), None)
+    row = _shown(filled)
     if row is None or row.noise is None or row.noise.clusters is None or row.folder is None:
         return None
     ground, noise = filled.ground, row.noise
@@ -73,6 +73,15 @@ def pictures(filled: Filled) -> Pictures | None:
         loss=loss,
         moved=moved,
     )
+
+
+def _shown(filled: Filled) -> rows.Row | None:
+    """Returns the row that the verdict speaks of, or the first that can be shown."""
+    entries = filled.table.entries
+    judged = verdict.lowest(filled.table, entries[0].column) if entries else None
+    able = [row for row in filled.rows if _shows(row)]
+    able.sort(key=lambda row: judged is None or row.label != judged.label)
+    return able[0] if able else None
 
 
 def _shows(row: rows.Row) -> bool:
