@@ -6,9 +6,10 @@ import time
 import pytest
 
 from ucjax.cli import settings
-from ucjax.cli.command import COMMANDS, main
+from ucjax.cli.command import COMMANDS, build, main
 from ucjax.config import photos
 from ucjax.errors import UserError
+from ucjax.files.picture import FORMATS
 from ucjax.protections.table import PROTECTIONS
 from ucjax.report.glossary import GLOSSARY
 from ucjax.victims.table import LABELS, MODELS, RECIPES, TREATMENTS
@@ -93,6 +94,11 @@ def test_help_explains_the_words_of_the_pages(capsys):
             assert " ".join(capsys.readouterr().out.split()) == f"{words} {meaning}"
     assert main(["help", "verify"]) == 0
     assert "--against PHOTOS" in capsys.readouterr().out
+
+
+def test_protect_offers_the_formats_that_the_writer_has():
+    option = build(["protect"])[1]["protect"]._option_string_actions["--format"]
+    assert tuple(option.choices) == FORMATS
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ucjax.cli.command import add_config
-from ucjax.files.picture import FORMATS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=("png", "webp", "jpeg", "same"),  # files.picture imports numpy
         default="png",
         help="png (default) and webp are lossless; jpeg breaks the budget, by as much as is then "
         "printed; same: JPEG for JPEG, WebP for WebP, else PNG",
