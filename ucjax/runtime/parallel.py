@@ -131,10 +131,11 @@ def initialize(*, coordinator: str, processes: int, process_id: int, detect: boo
         raise UserError(f"--processes={processes} needs --coordinator=HOST:PORT of process 0")
     if not 0 <= process_id < processes:
         raise UserError(f"--process_id={process_id} is not one of 0 to {processes - 1}")
-    # A cache is trusted code: private to the user, and to the kind of machine by JAX's own keys.
-    folder = cache_folder() / "xla"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # which JAX has read
+        # A cache is trusted code: private to the user, and to the kind of machine by JAX's keys.
+        folder = cache_folder() / "xla"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
     try:
         if coordinator:
             jax.distributed.initialize(coordinator, processes, process_id)
