@@ -2,7 +2,7 @@
 
     python -m benchmarks.protect                    # synthetic photos
     python -m benchmarks.protect --photos FOLDER    # your own
-    python -m benchmarks.protect --sizes --memory --large 8000x12500    # memory for a large one
+    python -m benchmarks.protect --large 8000x12500    # instead of all that, memory for one photo
 
 With an existing protector, against decoding and encoding alone by Pillow with the same threads:
 once with the settings that `Image.save` has by default, once with ours (a faster deflate). All
@@ -61,12 +61,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=96, help="photos of a size")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", type=int, nargs="*", default=[100, 10_000], metavar="N")
-    parser.add_argument("--large", metavar="HxW", help="peak memory for one photo of this size")
+    parser.add_argument(
+        "--large", metavar="HxW", help="only peak memory for one photo of this size"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/protect.json"))
     arguments = parser.parse_args()
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
+        if arguments.large:
+            print_large(place, arguments.large)
+            return
         make_protector(place / "protector", arguments.kind)
         rows = []
         for size in ["given"] if arguments.photos else arguments.sizes:
@@ -76,8 +81,6 @@ def main() -> None:
             rows.append(throughput(size, photos, place, arguments.repeats, encoding))
             print(_spelled(rows[-1]))
         peaks = {count: peak_memory(place, count) for count in arguments.memory}
-        if arguments.large:
-            print_large(place, arguments.large)
         for count, mib in peaks.items():
             print(f"{count} photos of 96 x 128 px: peak memory {mib:.0f} MiB")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -107,4 +107,5 @@ def peak(photos, height, width):
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells")
 def test_a_pixel_takes_little_more_than_pillow_takes(tmp_path):
     least, most = peak(tmp_path / "small", 1000, 2000), peak(tmp_path / "large", 5000, 6000)
-    assert most - least < 4.8 * 28e6  # pixels more; of each, Pillow takes 4 bytes
+    # Of each pixel more Pillow takes 4 bytes; an array beside it would be 3 more. Runs differ by 1.
+    assert most - least < 6 * 28e6
