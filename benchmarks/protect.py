@@ -2,6 +2,7 @@
 
     python -m benchmarks.protect                    # synthetic photos
     python -m benchmarks.protect --photos FOLDER    # your own
+    python -m benchmarks.protect --large 8000x12500    # instead of all that, memory for one photo
 
 With an existing protector, against decoding and encoding alone by Pillow with the same threads:
 once with the settings that `Image.save` has by default, once with ours (a faster deflate). All
@@ -26,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ucjax import surrogates
 from ucjax.config import photos as photos_config
@@ -60,11 +61,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=96, help="photos of a size")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", type=int, nargs="*", default=[100, 10_000], metavar="N")
+    parser.add_argument(
+        "--large", metavar="HxW", help="only peak memory for one photo of this size"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/protect.json"))
     arguments = parser.parse_args()
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
+        if arguments.large:
+            print_large(place, arguments.large)
+            return
         make_protector(place / "protector", arguments.kind)
         rows = []
         for size in ["given"] if arguments.photos else arguments.sizes:
@@ -182,16 +189,52 @@ def _recode(
 
 def peak_memory(place: Path, count: int) -> float:
     """Returns the peak resident memory in MiB of protecting so many small photos."""
-    photos = make_photos(place / f"many {count}", "96x128", count)
-    command = ["protect", str(photos), str(place / f"out {count}"), "--protector"]
+    photos, out = make_photos(place / f"many {count}", "96x128", count), place / f"out {count}"
+    found = _peak("protect", photos, out, "--protector", place / "protector")
+    shutil.rmtree(photos)
+    shutil.rmtree(out)
+    return found
+
+
+def print_large(place: Path, size: str) -> None:
+    """Prints the peaks of learning gratings from, protecting and verifying a photo of a size.
+
+    Upright, and on its side as EXIF says.
+    """
+    height, width = (int(side) for side in size.split("x"))
+    rng = np.random.default_rng(0)
+    bands = [slice(top, min(top + 256, height)) for top in range(0, height, 256)]
+    image, across = Image.new("RGB", (width, height)), np.linspace(40, 200, width)[None, :, None]
+    for rows in bands:
+        grain = rng.normal(rows.start / height * 40, 4, (rows.stop - rows.start, width, 3))
+        image.paste(
+            Image.fromarray((across + grain).clip(0, 255).astype(np.uint8)), (0, rows.start)
+        )
+    for way, orientation in (("upright", 1), ("on its side", 6)):
+        exif, photos = Image.Exif(), place / way
+        exif[ExifTags.Base.Orientation] = orientation
+        photos.mkdir()
+        image.save(photos / "large.jpg", quality=90, exif=exif)
+        for form in ("png", "jpeg", "same", "webp"):
+            out = place / f"{way} {form}"
+            settings = ("--protection", "gratings", "--clusters", "1", "--format", form)
+            peaks = (
+                _peak("protect", photos, out, *settings),
+                _peak("verify", out, "--against", photos),
+            )
+            protect, verify = (f"{mib * 2**20 / 1e6:.0f} MB" for mib in peaks)
+            print(f"{size}, {way}, to {form}: protect {protect}, verify {verify}")
+            shutil.rmtree(out)
+
+
+def _peak(*command: object) -> float:
+    """Returns the peak resident memory in MiB of a command of `ucjax`."""
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURED, *command, str(place / "protector")],
+        [sys.executable, "-c", _MEASURED, *map(str, command)],
         capture_output=True,
         text=True,
         check=True,
     )
-    shutil.rmtree(photos)
-    shutil.rmtree(place / f"out {count}")
     return float(done.stdout.split("peak ")[-1])
 
 

@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin
 from ready import edit_json, edit_line, one_line, protect, ucjax
 
 from ucjax.data import decode
+from ucjax.data.rows import in_memory
 from ucjax.errors import UserError
 from ucjax.files.manifest import items_of, read_manifest
 
@@ -371,7 +372,7 @@ def test_giants_are_refused_by_their_header(name, tmp_path):
 
     start = time.monotonic()
     with pytest.raises(UnreadableError) as error:
-        _read_file(tmp_path / name).picture()
+        _read_file(tmp_path / name).picture(in_memory)
     assert message in str(error.value)
     assert time.monotonic() - start < 2
 

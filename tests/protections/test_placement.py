@@ -3,12 +3,16 @@ import pytest
 from PIL import Image
 
 from ucjax.data.decode import resize
-from ucjax.protections.placement import add, enlarged, place
+from ucjax.protections.placement import add, enlarged, placed
 
 
 def enlarge(noise, resized, shape):
-    (whole,) = enlarged(noise, resized, shape, [slice(0, shape[0])])
-    return whole
+    return enlarged(noise, resized, shape)(slice(0, shape[0]))
+
+
+def change(noise, norm):
+    grey = np.full((200, 300, 3), 128, np.uint8)
+    return placed(noise, (64, 96), (200, 300), 16, norm)(0, grey).astype(int) - 128
 
 
 def bounded_noise(rng, shape, eps):
@@ -43,9 +47,9 @@ def waves(size):
     return np.stack(planes, axis=-1).astype(np.float32)
 
 
-def seen(placed, short_side, size):
+def seen(noise, short_side, size):
     """The centre crop of the resized noise, channel by channel in floating point."""
-    planes = [np.asarray(resize(Image.fromarray(p), short_side)) for p in np.moveaxis(placed, 2, 0)]
+    planes = [np.asarray(resize(Image.fromarray(p), short_side)) for p in np.moveaxis(noise, 2, 0)]
     image = np.stack(planes, axis=-1)
     top, left = (round((side - size) / 2) for side in image.shape[:2])
     return image[top : top + size, left : left + size], image.shape[:2]
@@ -71,11 +75,11 @@ def test_noise_reappears_in_the_center_crop_of_the_resized_image(shape):
 
 def test_noise_continues_by_reflection_around_the_square():
     noise = waves(4)
-    placed = enlarge(noise, (6, 11), (6, 11))
-    np.testing.assert_allclose(placed[1:5, 4:8], noise, atol=1e-6)
-    np.testing.assert_allclose(placed[0], placed[1], atol=1e-6)
-    np.testing.assert_allclose(placed[:, :4], placed[:, 7:3:-1], atol=1e-6)
-    np.testing.assert_allclose(placed[:, 8:], placed[:, 7:4:-1], atol=1e-6)
+    found = enlarge(noise, (6, 11), (6, 11))
+    np.testing.assert_allclose(found[1:5, 4:8], noise, atol=1e-6)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    np.testing.assert_allclose(found[:, :4], found[:, 7:3:-1], atol=1e-6)
+    np.testing.assert_allclose(found[:, 8:], found[:, 7:4:-1], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -83,16 +87,16 @@ def test_noise_continues_by_reflection_around_the_square():
     [((1, 1), (64, 64)), ((1, 20), (64, 1280)), ((20, 1), (1280, 64)), ((2, 3), (64, 96))],
 )
 def test_tiny_images_get_noise_of_their_size(shape, resized):
-    placed = enlarge(waves(56), resized, shape)
-    assert placed.shape == (*shape, 3)
-    assert np.isfinite(placed).all()
+    found = enlarge(waves(56), resized, shape)
+    assert found.shape == (*shape, 3)
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("shape", [(301, 97), (130, 131), (65, 40)])
 def test_bands_are_parts_of_the_whole(shape):
     resized = (64, 64)
     bands = [slice(0, 1), slice(1, 50), slice(50, shape[0])]
-    parts = np.concatenate(list(enlarged(waves(56), resized, shape, bands)))
+    parts = np.concatenate([*map(enlarged(waves(56), resized, shape), bands)])
     np.testing.assert_allclose(parts, enlarge(waves(56), resized, shape), atol=1e-4)
 
 
@@ -101,8 +105,7 @@ def test_overshoot_is_taken_back():
     eps = 16 / 255
     signs = rng.choice(np.array([-eps, eps], np.float32), size=(56, 56, 3))
     assert np.abs(enlarge(signs, (64, 96), (200, 300))).max() > eps
-    grey = np.full((200, 300, 3), 128, np.uint8)
-    delta = place(grey, signs, (64, 96), 16, "linf").astype(int) - 128
+    delta = change(signs, "linf")
     assert np.abs(delta).max() == 16
 
 
@@ -110,8 +113,7 @@ def test_overshoot_is_taken_back():
 def test_l2_noise_is_scaled_only_if_it_must(loudness, expected):
     noise = waves(56)
     noise *= loudness * 16 / 255 / np.sqrt(np.mean(np.square(noise)))
-    grey = np.full((200, 300, 3), 128, np.uint8)
-    delta = place(grey, noise, (64, 96), 16, "rms").astype(int) - 128
+    delta = change(noise, "rms")
     # The reflected margins are as loud as the square, to a few percent.
     assert np.sqrt(np.mean(np.square(delta))) == pytest.approx(expected, rel=0.06, abs=0)
     if loudness == 3:

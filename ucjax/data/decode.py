@@ -25,6 +25,8 @@ from PIL import (  # the plugins of FORMATS; JPEG's reads MPO as well
     WebPImagePlugin,  # noqa: F401
 )
 
+from ucjax.data import rows
+from ucjax.data.rows import View
 from ucjax.errors import UserError
 from ucjax.runtime import disk
 
@@ -56,7 +58,10 @@ class TooLargeError(RefusedError):
     """A picture of more pixels, or of more bytes for them, than are read."""
 
 
-_ROWS = 64
+# Pillow takes memory in blocks; of those up to 32 MiB glibc gives none back once one was free.
+_BLOCK_BYTES = 48 * 2**20
+Image.core.set_block_size(_BLOCK_BYTES)
+
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -166,7 +171,7 @@ def load(name: str, open_: Callable[[], Image.Image], short_side: int) -> np.nda
     """
     try:
         with open_() as image:
-            return np.asarray(resize(decode(image), short_side))
+            return _small(image, short_side)
     except UserError:
         raise
     except UnidentifiedImageError:
@@ -181,6 +186,14 @@ def load(name: str, open_: Callable[[], Image.Image], short_side: int) -> np.nda
         return " ".join(str(error).split()) or type(error).__name__
 
 
+def _small(image: Image.Image, short_side: int) -> np.ndarray:
+    color, alpha = split(image)
+    if alpha is None and color.turn is not None:  # of which a copy would be made
+        return rows.resized(color, resized(color.size, short_side))
+    picture = color.whole() if alpha is None else composite(color.whole(), alpha)
+    return np.asarray(resize(picture, short_side))
+
+
 def decode(image: Image.Image) -> Image.Image:
     """Returns the picture as 8-bit RGB: EXIF rotation applied, alpha composited on white.
 
@@ -191,13 +204,13 @@ def decode(image: Image.Image) -> Image.Image:
       Exception: the picture is damaged or of an unknown kind; Pillow says nothing closer.
     """
     color, alpha = split(image)
-    return color if alpha is None else composite(color, alpha)
+    return color.whole() if alpha is None else composite(color.whole(), alpha)
 
 
-def split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+def split(image: Image.Image) -> tuple[View, Image.Image | None]:
     """Returns the picture as `decode` does, but with the colour under its alpha: RGB and L.
 
-    The second is None for pictures without transparency.
+    The second, upright as well, is None for pictures without transparency.
 
     Raises:
       RefusedError: its transparency cannot be decoded.
@@ -221,22 +234,9 @@ def split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         image = Image.merge("RGB", image.split()[:3])
     if image.mode != "RGB":
         image = image.convert("RGB")
-    if turn is None:
-        return image, alpha
-    return image.transpose(turn), None if alpha is None else alpha.transpose(turn)
-
-
-def pixels(image: Image.Image) -> np.ndarray:
-    """Returns the pixels of an RGB picture, uint8 `[h, w, 3]`.
-
-    A few rows at a time: of the whole, Pillow makes two more copies.
-    """
-    width, height = image.size
-    copied = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, _ROWS):
-        bottom = min(top + _ROWS, height)
-        copied[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
-    return copied
+    if alpha is not None and turn is not None:
+        alpha = alpha.transpose(turn)
+    return View(image, turn), alpha
 
 
 def is_wide(image: Image.Image) -> bool:

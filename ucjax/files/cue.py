@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
-_BAND = 64  # rows at once
+from ucjax.data.rows import BAND, Rows
+
 _SAMPLED = 2**21  # values
 
 
-def share(clean: np.ndarray, target: np.ndarray, found: np.ndarray) -> float:
+def share(clean: Rows, target: Rows, found: Rows) -> float:
     """Returns the amplitude of the change clean -> target in `found`, as a share of it.
 
     1 where `found` is the target, 0 where it is clean; with d = found - clean and
@@ -31,10 +32,10 @@ def share(clean: np.ndarray, target: np.ndarray, found: np.ndarray) -> float:
     return product / square
 
 
-def sampled_share(clean: np.ndarray, target: np.ndarray, found: np.ndarray) -> float:
+def sampled_share(clean: Rows, target: Rows, found: Rows) -> float:
     """Returns `share` over some of the rows of a large picture."""
     # An odd step: codecs work on blocks of 8 rows.
-    rows = slice(None, None, max(1, clean.size // _SAMPLED) | 1)
+    rows = slice(None, None, max(1, math.prod(clean.shape) // _SAMPLED) | 1)
     return share(clean[rows], target[rows], found[rows])
 
 
@@ -67,14 +68,14 @@ def share_of_resized(
     return product / n / math.sqrt(square / n * (whole / clean.size))
 
 
-def _products(clean: np.ndarray, target: np.ndarray, found: np.ndarray) -> tuple[int, int]:
+def _products(clean: Rows, target: Rows, found: Rows) -> tuple[int, int]:
     """Returns <found - clean, target - clean> and <target - clean, target - clean>."""
     if not clean.shape == target.shape == found.shape:
         raise ValueError(f"pictures of {clean.shape}, {target.shape} and {found.shape}")
     product = square = 0
-    for top in range(0, len(clean), _BAND):
+    for top in range(0, clean.shape[0], BAND):
         origin, aim, end = (
-            picture[top : top + _BAND].astype(np.int16) for picture in (clean, target, found)
+            picture[top : top + BAND].astype(np.int16) for picture in (clean, target, found)
         )
         aim -= origin
         end -= origin

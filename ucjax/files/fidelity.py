@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from ucjax.data.rows import Rows
 from ucjax.files.color_difference import ciede2000
 
 # The window of Wang et al. 2004 ("Image quality assessment: from error visibility to structural
@@ -66,10 +67,10 @@ class Fidelity(NamedTuple):
     delta_e_p95_screen: float
 
 
-def compare(clean: np.ndarray, protected: np.ndarray) -> Fidelity:
+def compare(clean: Rows, protected: Rows) -> Fidelity:
     """Measures two images, uint8 `[h, w, 3]`."""
     highest, total, squares = 0, 0, 0
-    for top in range(0, len(clean), _TILE_ROWS):
+    for top in range(0, clean.shape[0], _TILE_ROWS):
         x, y = clean[top : top + _TILE_ROWS], protected[top : top + _TILE_ROWS]
         delta = np.maximum(x, y) - np.minimum(x, y)
         top_delta = int(delta.max())
@@ -80,16 +81,17 @@ def compare(clean: np.ndarray, protected: np.ndarray) -> Fidelity:
         squares += int(np.square(delta, dtype=np.uint16).sum(dtype=wide))
     if not highest:
         return Fidelity(0, 0.0, 0.0, math.inf, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
-    mean_square = squares / clean.size
+    values = math.prod(clean.shape)
+    mean_square = squares / values
     psnr = 10 * math.log10(255**2 / mean_square)
-    mean = total / clean.size
+    mean = total / values
     all_channels, luminance = _ssim(clean, protected)
     seen = (luminance, *_delta_e([clean], [protected]))
     on_screen = _on_screen(clean, protected) if min(clean.shape[:2]) > _SCREEN_SIDE else seen
     return Fidelity(highest, mean, math.sqrt(mean_square), psnr, all_channels, *seen, *on_screen)
 
 
-def ssim(clean: np.ndarray, protected: np.ndarray) -> float:
+def ssim(clean: Rows, protected: Rows) -> float:
     """Returns the structural similarity of two images, uint8 `[h, w, 3]`, mean over channels.
 
     As scikit-image's `structural_similarity` with `gaussian_weights=True, sigma=1.5,
@@ -100,7 +102,7 @@ def ssim(clean: np.ndarray, protected: np.ndarray) -> float:
     return _ssim(clean, protected)[0]
 
 
-def _on_screen(clean: np.ndarray, protected: np.ndarray) -> tuple[float, float, float]:
+def _on_screen(clean: Rows, protected: Rows) -> tuple[float, float, float]:
     """Returns SSIM of luminance, mean and 95th percentile of CIEDE2000 at a screen's size."""
     scale = min(clean.shape[:2]) / _SCREEN_SIDE
     side = round(_SCREEN_TILE * scale)
@@ -122,23 +124,24 @@ def _on_screen(clean: np.ndarray, protected: np.ndarray) -> tuple[float, float, 
     return mean, *_delta_e(*tiles)
 
 
-def _delta_e(clean: Sequence[np.ndarray], protected: Sequence[np.ndarray]) -> tuple[float, float]:
+def _delta_e(clean: Sequence[Rows], protected: Sequence[Rows]) -> tuple[float, float]:
     """Returns the mean and the 95th percentile of CIEDE2000 over the pixels of some pictures."""
     x, y = [], []
+    share = _MEASURED_COLORS // len(clean)
     for one, other in zip(clean, protected, strict=True):
-        one, other = one.reshape(-1, 3), other.reshape(-1, 3)
-        share = _MEASURED_COLORS // len(clean)
-        if len(one) > share:
+        height, width, _ = one.shape
+        part: tuple[Any, Any] = np.s_[:, :]
+        if height * width > share:
             # Not at regular distances, which a regular pattern could match.
-            chosen = np.random.default_rng(0).integers(0, len(one), share)
-            one, other = one[chosen], other[chosen]
-        x.append(one)
-        y.append(other)
+            chosen = np.random.default_rng(0).integers(0, height * width, share)
+            part = np.divmod(chosen, width)
+        x.append(one[part].reshape(-1, 3))
+        y.append(other[part].reshape(-1, 3))
     found = ciede2000(np.concatenate(x), np.concatenate(y))
     return float(found.mean(dtype=np.float64)), float(np.percentile(found, 95))
 
 
-def _ssim(clean: np.ndarray, protected: np.ndarray) -> tuple[float, float]:
+def _ssim(clean: Rows, protected: Rows) -> tuple[float, float]:
     """Returns SSIM, the mean over channels, and that of the luminance."""
     clean, protected = _at_least_a_window(clean), _at_least_a_window(protected)
     height, width = (side - 2 * _RADIUS for side in clean.shape[:2])
@@ -158,11 +161,11 @@ def _ssim(clean: np.ndarray, protected: np.ndarray) -> tuple[float, float]:
     return float(total[:3].mean()) / measured, float(total[3]) / measured
 
 
-def _at_least_a_window(image: np.ndarray) -> np.ndarray:
+def _at_least_a_window(image: Rows) -> Rows:
     missing = [max(0, _TAPS - side) for side in image.shape[:2]]
     if not any(missing):
         return image
-    return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], "symmetric")
+    return np.pad(image[:], [(0, missing[0]), (0, missing[1]), (0, 0)], "symmetric")
 
 
 def _ssim_sums(x: np.ndarray, y: np.ndarray, stride: int) -> tuple[np.ndarray, int]:

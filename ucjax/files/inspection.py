@@ -14,7 +14,9 @@ from PIL import ExifTags, Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as parse_safetensors
 
-from ucjax.data.decode import open_picture, pixels, split
+from ucjax.data import rows
+from ucjax.data.decode import open_picture, split
+from ucjax.data.rows import Hold, Rows
 from ucjax.errors import UserError
 from ucjax.files import containers, metadata
 from ucjax.protections.waves import Gratings
@@ -24,19 +26,20 @@ from ucjax.runtime import disk
 class File(NamedTuple):
     """A decoded picture, and what lies beside its pixels."""
 
-    pixels: np.ndarray  # uint8 [h, w, 3]
+    pixels: Rows  # uint8 [h, w, 3]
     alpha: np.ndarray | None  # uint8 [h, w]
     icc: bytes | None  # of RGB values
     color: Mapping[str, bytes]
     faults: tuple[str, ...]  # of the metadata
 
 
-def look(data: bytes, keep: Collection[str] = ()) -> File:
+def look(data: bytes, keep: Collection[str] = (), hold: Hold = rows.in_memory) -> File:
     """Decodes a file.
 
     Args:
       data: its content.
       keep: metadata that may be in it beyond the list.
+      hold: how its pixels are to be held.
 
     Raises:
       Exception: it is damaged.
@@ -45,7 +48,7 @@ def look(data: bytes, keep: Collection[str] = ()) -> File:
         color, alpha = split(image)
         profile = image.info.get("icc_profile")
         return File(
-            pixels=pixels(color),
+            pixels=hold(color),
             alpha=None if alpha is None else np.asarray(alpha),
             icc=metadata.icc(profile),
             color=containers.png_color(data) if image.format == "PNG" else {},

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
+from typing import BinaryIO, Generic, cast
 
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from ucjax.data.decode import RefusedError, composite, is_wide, open_picture, pixels, split
+from ucjax.data import rows
+from ucjax.data.decode import RefusedError, composite, is_wide, open_picture, split
+from ucjax.data.rows import P, Rows, View
+from ucjax.errors import DiskError
 from ucjax.files import metadata
 from ucjax.files.containers import png_color
 
@@ -38,10 +42,10 @@ class UnreadableError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Picture(Generic[P]):
     """An upright picture in 8 bits, and what is kept beside the pixels."""
 
-    pixels: np.ndarray  # uint8 [h, w, 3], the colour under the alpha
+    pixels: P  # uint8 [h, w, 3], the colour under the alpha
     alpha: np.ndarray | None = None  # uint8 [h, w]
     icc: bytes | None = None  # a profile of RGB values
     exif: bytes | None = None
@@ -52,8 +56,26 @@ class Picture:
 
     def on_white(self) -> Image.Image:
         """Returns what a page shows, and what `data.decode.decode` returns."""
-        color = Image.fromarray(self.pixels)
-        return color if self.alpha is None else composite(color, Image.fromarray(self.alpha))
+        return rows.image_of(self._on_white())
+
+    def reduced(self, size: tuple[int, int]) -> np.ndarray:
+        """Returns what a page shows in another width and height, bilinear, uint8 `[h, w, 3]`."""
+        return rows.resized(self._on_white(), size)
+
+    def part(self, rows: slice, columns: slice) -> Picture[np.ndarray]:
+        """Returns some of it."""
+        alpha = None if self.alpha is None else self.alpha[rows, columns]
+        return replace(cast(Picture, self), pixels=self.pixels[rows, columns], alpha=alpha)
+
+    def _on_white(self) -> Rows:
+        if (alpha := self.alpha) is None:
+            return self.pixels
+
+        def composited(first: int, part: np.ndarray) -> np.ndarray:
+            clear = Image.fromarray(alpha[first : first + len(part)])
+            return np.asarray(composite(Image.fromarray(part), clear))
+
+        return rows.changed(self.pixels, composited)
 
 
 @dataclass(frozen=True)
@@ -77,8 +99,8 @@ class Encoding:
 PNG = Encoding()
 
 
-def read(data: bytes, *, keep: Collection[str] = ()) -> Picture:
-    """Decodes a file's content, upright; pixels are those of `data.decode.split`.
+def read(data: bytes, *, keep: Collection[str] = ()) -> Picture[np.ndarray]:
+    """Decodes a file's content, upright; pixels are those of `data.decode.split`, as an array.
 
     Args:
       data: the file's content.
@@ -87,16 +109,38 @@ def read(data: bytes, *, keep: Collection[str] = ()) -> Picture:
     Raises:
       UnreadableError: it is no picture, damaged, animated, or too large to be decoded safely.
     """
+    return read_as(rows.in_memory, data, keep=keep)
+
+
+def read_as(hold: Callable[[View], P], data: bytes, *, keep: Collection[str] = ()) -> Picture[P]:
+    """Decodes a file's content as `read` does, its pixels to be held as `hold` returns them.
+
+    Raises:
+      UnreadableError: as `read`.
+      DiskError: there is no room for them.
+    """
     with refused(data), open_picture(data) as image:
-        return _read(image, data, keep)
+        return _read(image, data, keep, hold)
+
+
+def read_pixels(hold: Callable[[View], P], file: BinaryIO) -> Picture[P]:
+    """Decodes a file as `read_as` does, without the metadata, and not from a copy in memory.
+
+    Raises:
+      UnreadableError: as `read`.
+      DiskError: there is no room for the pixels.
+    """
+    with refused(), open_picture(file) as image:
+        color, alpha = split(image)
+        return Picture(hold(color), None if alpha is None else np.asarray(alpha))
 
 
 @contextlib.contextmanager
-def refused(data: bytes) -> Iterator[None]:
+def refused(data: bytes = b"") -> Iterator[None]:
     """Turns whatever decoders raise at a file's content into an `UnreadableError`."""
     try:
         yield
-    except UnreadableError:
+    except (UnreadableError, DiskError):
         raise
     except RefusedError as error:
         raise UnreadableError(str(error)) from error
@@ -109,7 +153,9 @@ def refused(data: bytes) -> Iterator[None]:
         raise UnreadableError(f"damaged ({reason})") from error
 
 
-def _read(image: Image.Image, data: bytes, keep: Collection[str]) -> Picture:
+def _read(
+    image: Image.Image, data: bytes, keep: Collection[str], hold: Callable[[View], P]
+) -> Picture[P]:
     _check_frames(image)
     profile = image.info.get("icc_profile")
     icc = metadata.icc(profile)
@@ -127,7 +173,7 @@ def _read(image: Image.Image, data: bytes, keep: Collection[str]) -> Picture:
         converted.append("CMYK became RGB" + (" without its profile" if profile else ""))
     color, alpha = split(image)
     return Picture(
-        pixels=pixels(color),
+        pixels=hold(color),
         alpha=None if alpha is None else np.asarray(alpha),
         icc=icc,
         exif=metadata.exif(image, keep),
@@ -169,24 +215,32 @@ def write(picture: Picture, encoding: Encoding) -> bytes:
     Raises:
       UnreadableError: the format cannot hold it.
     """
+    encoded = io.BytesIO()
+    save(picture, encoding, encoded)
+    return encoded.getvalue()
+
+
+def save(picture: Picture, encoding: Encoding, file: BinaryIO) -> None:
+    """Encodes a picture as `write` does into a file, of which nothing is written if it raises.
+
+    Raises:
+      UnreadableError: the format cannot hold it.
+    """
     longest = max(picture.pixels.shape[:2])
     if longest > _LONGEST_SIDE[encoding.format]:
         raise UnreadableError(
             f"{longest} pixels long, {encoding.format} ends at {_LONGEST_SIDE[encoding.format]}: "
             "choose --format png"
         )
-    image, settings = Image.fromarray(picture.pixels), dict[str, object]()
-    if picture.alpha is not None:
-        if encoding.format == "jpeg":
-            raise UnreadableError("has transparency, which JPEG cannot hold: choose --format png")
-        image.putalpha(Image.fromarray(picture.alpha))
+    if picture.alpha is not None and encoding.format == "jpeg":
+        raise UnreadableError("has transparency, which JPEG cannot hold: choose --format png")
     if picture.color and encoding.format != "png":
         raise UnreadableError(
             f"states its colours by {' and '.join(picture.color)}, which {encoding.format} cannot "
             "hold: choose --format png"
         )
     kept = {"icc_profile": picture.icc, "exif": picture.exif, "dpi": picture.dpi}
-    settings |= {key: value for key, value in kept.items() if value is not None}
+    settings: dict[str, object] = {key: value for key, value in kept.items() if value is not None}
     rights = {**picture.rights, **(metadata.OPT_OUT if encoding.opt_out else {})}
     if encoding.format == "png":
         settings["pnginfo"] = chunks = PngImagePlugin.PngInfo()
@@ -198,6 +252,7 @@ def write(picture: Picture, encoding: Encoding) -> bytes:
     else:
         settings |= {"xmp": metadata.xmp(rights)} if rights else {}
         settings |= _WEBP if encoding.format == "webp" else _JPEG
-    encoded = io.BytesIO()
-    image.save(encoded, encoding.format.upper(), **settings)
-    return encoded.getvalue()
+    image = rows.image_of(picture.pixels)
+    if picture.alpha is not None:
+        image.putalpha(Image.fromarray(picture.alpha))
+    image.save(file, encoding.format.upper(), **settings)

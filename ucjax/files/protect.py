@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from ucjax.data import decode
 from ucjax.data.images import ImageSet, Progress
 from ucjax.errors import UserError
 from ucjax.files import picture
+from ucjax.files.copies import Noised, Source
 from ucjax.files.manifest import ProtectedSet, items_of, load
 from ucjax.files.picture import PNG, Encoding, Picture, UnreadableError
-from ucjax.files.writer import Noised, Source, Task, run, sha256
-from ucjax.protections.noise import Noise
+from ucjax.files.writer import Task, run, sha256
+from ucjax.protections.noise import Noise, on_whole
 
 if TYPE_CHECKING:
     from ucjax.protections.protector import Protector
@@ -73,7 +74,7 @@ def protect_images(
         if root is not None:
             return _read_file(root / images.names[index])
         pixels = images.center_crops(crop, [index])[0]
-        return Source(sha256(pixels.data), pixels.nbytes, lambda: Picture(pixels))
+        return Source(sha256(pixels.data), pixels.nbytes, lambda hold: Picture(pixels))
 
     def plus(index: int, clean: Picture) -> Noised:
         return Noised(
@@ -154,7 +155,7 @@ def protect_files(
         size, cluster = _resized(clean, short_side), by_folder[index]
         if cluster is None:
             cluster = cluster_of(_center_crop(clean, size, protector.crop))
-        noised = patterns.add(cluster, clean.pixels, whole=True)
+        noised = on_whole(patterns, cluster, clean.pixels)
         return Noised(noised, cluster, patterns.sha256(cluster))
 
     task = Task(
@@ -209,7 +210,7 @@ def _resized(clean: Picture, short_side: int) -> tuple[int, int]:
 
 
 def _center_crop(clean: Picture, size: tuple[int, int], crop: int) -> np.ndarray:
-    small = np.asarray(clean.on_white().resize(size, Image.Resampling.BILINEAR))
+    small = clean.reduced(size)
     top, left = (round((side - crop) / 2) for side in small.shape[:2])
     return small[top : top + crop, left : left + crop]
 
@@ -226,10 +227,11 @@ def _read_file(path: Path, keep: Collection[str] = ()) -> Source:
     except Exception as error:  # the header of a giant
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableError(f"damaged ({reason})") from error
+    once = [data]  # which nothing keeps in memory once it is decoded
     return Source(
         sha256(data),
         len(data),
-        lambda: picture.read(data, keep=keep),
+        lambda hold: picture.read_as(hold, once.pop(), keep=keep),
         mode=status.st_mode & 0o777 | 0o600,
         decoded_bytes=picture.decoded_bytes(data),
     )

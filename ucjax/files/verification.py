@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import math
 import os
+import tempfile
 from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,12 +24,14 @@ from ucjax.data import decode
 from ucjax.data.decode import without_warnings
 from ucjax.data.folder import walk
 from ucjax.data.images import ImageSet
-from ucjax.errors import UserError
-from ucjax.files import cue, inspection
+from ucjax.data.rows import BAND, Hold, Rows, holding
+from ucjax.errors import DiskError, UserError
+from ucjax.files import cue, inspection, picture
 from ucjax.files.inspection import File
 from ucjax.files.manifest import IMAGES, read_manifest, read_summary
 from ucjax.files.picture import LOSSY
 from ucjax.files.records import Record
+from ucjax.protections.noise import on_whole
 from ucjax.protections.waves import Gratings
 from ucjax.runtime import disk
 
@@ -78,7 +81,7 @@ class Budget(NamedTuple):
 class Clean(NamedTuple):
     """A clean image: uint8 `[h, w, 3]`, and the hash of the bytes it was decoded from."""
 
-    pixels: np.ndarray
+    pixels: Rows
     sha256: str
     alpha: np.ndarray | None = None  # uint8 [h, w]
     icc: bytes | None = None
@@ -87,7 +90,7 @@ class Clean(NamedTuple):
 
 def verify(
     folder: Path,
-    clean: Mapping[str, Callable[[], Clean]],
+    clean: Mapping[str, Callable[[Hold], Clean]],
     budget: Budget,
     *,
     failed: Container[str] = (),
@@ -198,10 +201,10 @@ def verify_folder(
     return replace(checked, failures=(*failures, *checked.failures), notes=tuple(notes))
 
 
-def clean_crops(images: ImageSet, crop: int) -> dict[str, Callable[[], Clean]]:
+def clean_crops(images: ImageSet, crop: int) -> dict[str, Callable[[Hold], Clean]]:
     """Gives the centre squares, `[crop, crop, 3]`, that files of geometry "crop" were made from."""
 
-    def load(index: int) -> Clean:
+    def load(index: int, hold: Hold) -> Clean:
         image = images.image(index)
         top, left = (round((side - crop) / 2) for side in image.shape[:2])
         pixels = np.ascontiguousarray(image[top : top + crop, left : left + crop])
@@ -210,12 +213,12 @@ def clean_crops(images: ImageSet, crop: int) -> dict[str, Callable[[], Clean]]:
     return {name: partial(load, index) for index, name in enumerate(images.names)}
 
 
-def clean_files(root: Path, names: Iterable[str]) -> dict[str, Callable[[], Clean]]:
+def clean_files(root: Path, names: Iterable[str]) -> dict[str, Callable[[Hold], Clean]]:
     """Gives the original pictures that files of geometry "native" were made from."""
 
-    def load(name: str) -> Clean:
+    def load(name: str, hold: Hold) -> Clean:
         data, _ = decode.read_file(root / name)
-        found = inspection.look(data)
+        found = inspection.look(data, hold=hold)
         digest = hashlib.sha256(data).hexdigest()
         return Clean(found.pixels, digest, found.alpha, found.icc, found.color)
 
@@ -243,23 +246,38 @@ class _Found(NamedTuple):
 def _check(
     folder: Path,
     record: Record,
-    clean: Mapping[str, Callable[[], Clean]],
+    clean: Mapping[str, Callable[[Hold], Clean]],
     budget: Budget,
 ) -> _Found:
     """Returns what is wrong with one file, its largest change, and the cue in it."""
     name, output, images = record["name"], record["output"], folder / IMAGES
     if name not in clean:
         return _Found([f"{output}: there is no clean image {name!r}"])
-    failures = []
     try:
         data = disk.read_regular(images / output, images)
-        if hashlib.sha256(data).hexdigest() != record["output_sha256"]:
-            failures.append(f"{output}: is not the file that was written (sha256)")
-        protected = inspection.look(data, budget.keep)
+    except OSError as error:
+        return _Found([f"{output}: cannot be read: {_reason(error)}"])
+    place = Path(tempfile.gettempdir())  # this changes nothing in `folder`
+    with holding(picture.decoded_bytes(data), place) as (hold, see):
+        return _check_content(record, data, lambda: clean[name](see), budget, hold)
+
+
+def _check_content(
+    record: Record, data: bytes, clean: Callable[[], Clean], budget: Budget, hold: Hold
+) -> _Found:
+    name, output, failures = record["name"], record["output"], []
+    if hashlib.sha256(data).hexdigest() != record["output_sha256"]:
+        failures.append(f"{output}: is not the file that was written (sha256)")
+    try:
+        protected = inspection.look(data, budget.keep, hold)
+    except DiskError:
+        raise
     except Exception as error:  # decoders raise nearly anything on damaged files
         return _Found([*failures, f"{output}: cannot be read: {_reason(error)}"])
     try:
-        source = clean[name]()
+        source = clean()
+    except DiskError:
+        raise
     except Exception as error:
         return _Found([*failures, f"{name}: the clean image cannot be read: {_reason(error)}"])
     if source.sha256 != record["source_sha256"]:
@@ -281,7 +299,7 @@ def _check(
         if cluster is None or cluster >= len(budget.waves.carriers):
             failures.append(f"{output}: the protector has no wave {cluster}")
         else:
-            target = budget.waves.add(cluster, source.pixels, whole=True)
+            target = on_whole(budget.waves, cluster, source.pixels)
             with contextlib.suppress(ValueError):  # black or white, without room for a wave
                 left = cue.share(source.pixels, target, protected.pixels)
     return _Found(failures, highest, left)
@@ -298,15 +316,15 @@ def _beside_pixels(protected: File, source: Clean) -> Iterable[str]:
         yield "has another colour profile than its source"
 
 
-def _change(protected: np.ndarray, clean: np.ndarray) -> tuple[int, float]:
+def _change(protected: Rows, clean: Rows) -> tuple[int, float]:
     """Returns the largest change and its root mean square, a few rows at a time, in levels."""
     highest, squares = 0, 0
-    for top in range(0, len(clean), 64):
-        rows = slice(top, top + 64)
+    for top in range(0, clean.shape[0], BAND):
+        rows = slice(top, top + BAND)
         delta = np.abs(protected[rows].astype(np.int32) - clean[rows])
         highest = max(highest, int(delta.max()))
         squares += int(np.square(delta).sum(dtype=np.int64))
-    return highest, math.sqrt(squares / clean.size)
+    return highest, math.sqrt(squares / math.prod(clean.shape))
 
 
 def _check_change(

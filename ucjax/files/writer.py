@@ -21,16 +21,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from ucjax.data.decode import RefusedError, without_warnings
 from ucjax.data.images import Progress
+from ucjax.data.rows import holding
 from ucjax.errors import DiskError, UserError
-from ucjax.files import claim, cue, picture
+from ucjax.files import claim, copies
 from ucjax.files.claim import UNFINISHED
-from ucjax.files.fidelity import SEEN, Fidelity, compare
+from ucjax.files.copies import Noised, Source
+from ucjax.files.fidelity import SEEN, Fidelity
 from ucjax.files.manifest import (
     IMAGES,
     MANIFEST,
@@ -50,27 +49,6 @@ from ucjax.files.records import parse, unsafe
 from ucjax.runtime import disk
 
 _JOURNAL = "records.jsonl"
-# Of pictures of more bytes than these, decoded, one at a time is worked on.
-_LARGE = 75_000_000
-_one_large = threading.Lock()
-
-
-class Source(NamedTuple):
-    """A clean picture: the hash and number of its bytes, and what decodes it when called."""
-
-    sha256: str
-    size: int
-    picture: Callable[[], Picture]
-    mode: int | None = None  # permissions of its file
-    decoded_bytes: int = 0  # 0 where it is small for sure
-
-
-class Noised(NamedTuple):
-    """A picture's pixels with noise, uint8 `[h, w, 3]`, and which noise it was."""
-
-    pixels: np.ndarray
-    cluster: int | None
-    noise_sha256: str
 
 
 @dataclass(frozen=True)
@@ -364,24 +342,27 @@ def _made(task: Task, index: int, output: str, earlier: Record | None, journal: 
         identity["noise_sha256"] = digest
     if earlier and identity.items() <= earlier.items() and _holds(task.folder, earlier):
         return earlier | {"class": task.class_of(index)}
+    record = identity | _written(task, index, output, source)
+    _place(task.folder, record, index, journal)
+    return record
+
+
+def _written(task: Task, index: int, output: str, source: Source) -> Record:
+    """Writes a picture's copy to its temporary place; returns what there is to say of it."""
     encoding = task.encoding.of(task.names[index])
-    lossy, left = encoding.format == "jpeg", None
-    with _one_large if source.decoded_bytes > _LARGE else contextlib.nullcontext():
-        clean = source.picture()
+    path, temporary = task.folder / IMAGES / output, _temporary(task.folder, index)
+    with holding(source.decoded_bytes, temporary.parent) as (hold, see):
+        clean = source.picture(hold)
         noised = task.add(index, clean)
-        encoded = picture.write(dataclasses.replace(clean, pixels=noised.pixels), encoding)
-        written = picture.read(encoded).pixels
-        measured = compare(clean.pixels, written)
-        if lossy:
-            with contextlib.suppress(ValueError):  # of a control without noise
-                left = cue.sampled_share(clean.pixels, noised.pixels, written)
-    if not lossy:  # which nobody can hold to a budget: it is measured
-        _check_budget(measured, task.epsilon_255, task.norm, task.folder / IMAGES / output)
+        with disk.saying(path):
+            copy = copies.write(clean, noised, encoding, temporary, source.mode, see)
+    measured = copy.measured
+    if encoding.format != "jpeg":  # which nobody can hold to a budget: it is measured
+        _check_budget(measured, task.epsilon_255, task.norm, path)
     record = {
-        **identity,
         "noise_sha256": noised.noise_sha256,
-        "output_sha256": sha256(encoded),
-        "output_bytes": len(encoded),
+        "output_sha256": copy.sha256,
+        "output_bytes": copy.size,
         "class": task.class_of(index),
         "cluster": noised.cluster,
         "max_delta_255": measured.max_delta_255,
@@ -391,12 +372,16 @@ def _made(task: Task, index: int, output: str, earlier: Record | None, journal: 
         "ssim": round(measured.ssim, 5),
         **{key: round(getattr(measured, key), 5) for key in SEEN},
     }
-    if left is not None:
-        record["cue"] = round(left, 4)
+    if copy.cue is not None:
+        record["cue"] = round(copy.cue, 4)
     if clean.converted:
         record["converted"] = ", ".join(clean.converted)
-    _place(task.folder, record, encoded, source.mode, index, journal)
     return record
+
+
+def _temporary(folder: Path, index: int) -> Path:
+    # The temporary names are no part of the result, and the next run reuses them.
+    return folder / UNFINISHED / str(index)
 
 
 def _check_budget(measured: Fidelity, epsilon_255: int, norm: str, path: Path) -> None:
@@ -412,9 +397,7 @@ def _check_budget(measured: Fidelity, epsilon_255: int, norm: str, path: Path) -
         )
 
 
-def _place(
-    folder: Path, record: Record, data: bytes, mode: int | None, index: int, journal: _Journal
-) -> None:
+def _place(folder: Path, record: Record, index: int, journal: _Journal) -> None:
     """Puts a written picture where its record says, without replacing what is not ours."""
     images = folder / IMAGES
     path = images / record["output"]
@@ -430,8 +413,8 @@ def _place(
             return  # the journal of a killed run was lost
         journal.note(record)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The temporary names are no part of the result, and the next run reuses them.
-        disk.write_through(path, data, folder / UNFINISHED / str(index), mode)
+        with disk.saying(path):
+            disk.publish(_temporary(folder, index), path)
         if not _holds(folder, record):
             raise DiskError(f"{path} is not what was written to it: check the disk")
     except (OSError, DiskError) as error:

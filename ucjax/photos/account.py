@@ -18,8 +18,9 @@ from ucjax import names
 from ucjax.comparison import table as tables
 from ucjax.comparison.table import Table
 from ucjax.data import decode
+from ucjax.data.rows import as_decoded, one_large
 from ucjax.errors import UserError
-from ucjax.files import manifest, metadata
+from ucjax.files import manifest, metadata, picture
 from ucjax.files.manifest import ProtectedSet
 from ucjax.files.picture import UnreadableError
 from ucjax.files.records import Record
@@ -126,18 +127,30 @@ def _worst(photos: Path, out: Path, records: Sequence[Record]) -> list[Pair]:
     needed = {"psnr", "ssim_luma", "delta_e_mean", WORST_BY}
     measured = [record for record in records if needed <= record.keys()]
     ranked = sorted(measured, key=lambda record: (-record[WORST_BY], record["name"]))
-    found = []
-    for record in ranked[:_WORST]:
-        # Either file may have gone or been damaged since.
-        with contextlib.suppress(UnreadableError):
-            clean, _ = read(photos / record["name"])
-            copy, _ = read(out / manifest.IMAGES / record["output"])
-            if clean.pixels.shape == copy.pixels.shape:
-                (square, *_) = regions.squares(clean.pixels, CROP)
-                ours, theirs = (np.asarray(shown.on_white()) for shown in (copy, clean))
-                crops = [regions.cut(pixels, square).copy() for pixels in (theirs, ours)]
-                found.append(Pair(record, crops[0], crops[1], clean.icc))
-    return found
+    pairs = (_pair(photos, out, record) for record in ranked[:_WORST])
+    return [pair for pair in pairs if pair is not None]
+
+
+def _pair(photos: Path, out: Path, record: Record) -> Pair | None:
+    """Returns the part of a photograph and its copy, None if either has gone or been damaged."""
+    with contextlib.suppress(UnreadableError, OSError):
+        icc, shape, square, clean = _flattest(photos / record["name"])
+        path = out / manifest.IMAGES / record["output"]
+        with open(disk.open_regular(path), "rb") as file:
+            copy = picture.read_pixels(as_decoded, file)
+        if copy.pixels.shape == shape:
+            protected = copy.part(*regions.slices(square)).on_white()
+            return Pair(record, clean, np.asarray(protected), icc)
+    return None
+
+
+def _flattest(path: Path) -> tuple[bytes | None, tuple[int, ...], regions.Square, np.ndarray]:
+    """Returns a photograph's profile, shape, and flattest square: its place and its pixels."""
+    # Once this returns the photograph leaves the memory, before its copy is read.
+    clean, _ = read(path, as_decoded)
+    (square, *_) = regions.squares(clean.pixels, CROP)
+    pixels = np.asarray(clean.part(*regions.slices(square)).on_white())
+    return clean.icc, clean.pixels.shape, square, pixels
 
 
 def _metadata(
@@ -159,7 +172,12 @@ def _metadata(
 
 def _kinds(path: Path) -> set[str]:
     try:
-        with decode.open_file(path) as image:
+        with (
+            open(disk.open_regular(path), "rb") as file,
+            decode.open_picture(file) as image,
+            one_large(3 * image.width * image.height),
+            contextlib.closing(image),  # before the next large one
+        ):
             return metadata.kinds(image)
     except Exception:  # decoders raise nearly anything on damaged files
         return set()

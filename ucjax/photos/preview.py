@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +17,7 @@ from ucjax import config as settings
 from ucjax import names
 from ucjax.data import decode
 from ucjax.data import folder as folders
+from ucjax.data.rows import Hold, in_memory, one_large
 from ucjax.errors import UserError
 from ucjax.files import picture
 from ucjax.files.fidelity import Fidelity, compare
@@ -41,8 +40,6 @@ _MOST = 24  # photographs: a page of more is no preview, and too large for a bro
 CROP, WHOLE = 208, 400  # pixels a side of what is shown 1:1, and the longest of what is reduced
 # Larger pictures are encoded in part, to say how large the file will be.
 _ENCODED_PIXELS, _BAND = 1_000_000, 64
-# Of pictures of more bytes than these, decoded, one at a time is worked on.
-_LARGE = 75_000_000
 
 
 class Budget(NamedTuple):
@@ -111,13 +108,12 @@ def preview(
     """
     listed = chosen(photos, count)
     made = budgets(rows, len(listed))
-    one_large = threading.Lock()
 
     def look(index: int) -> Shown | Failure:
         name = listed[index]
         try:
             clean, size = read(photos / name)
-            with one_large if clean.pixels.nbytes > _LARGE else contextlib.nullcontext():
+            with one_large(clean.pixels.nbytes):
                 return _look(name, size, clean, made, index, encoding)
         except (UnreadableError, decode.RefusedError) as error:
             return name, str(error)
@@ -179,8 +175,8 @@ def _gratings(text: str, count: int, shared: ConfigDict) -> Budget:
     return Budget(text, text, eps, waves, _ABOUT[options["color"]])
 
 
-def read(path: Path) -> tuple[Picture, int]:
-    """Returns a photograph and the bytes of its file.
+def read(path: Path, hold: Hold = in_memory) -> tuple[Picture, int]:
+    """Returns a photograph, its pixels as `hold` returns them, and the bytes of its file.
 
     Raises:
       UnreadableError: it cannot be read; says why.
@@ -191,7 +187,7 @@ def read(path: Path) -> tuple[Picture, int]:
         raise UnreadableError(error.strerror or "not a picture") from error
     except Exception as error:  # the header of a giant
         raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
-    return picture.read(data), len(data)
+    return picture.read_as(hold, data), len(data)
 
 
 def _look(

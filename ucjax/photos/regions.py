@@ -5,20 +5,22 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from ucjax.data.rows import Rows
+
 _CELL = 16  # pixels a side
 # Nearer to black or white than this there is no room for noise, which then cannot show.
 _ROOM = 24
 
 
-def squares(pixels: np.ndarray, side: int) -> list[tuple[int, int, int]]:
+Square = tuple[int, int, int]  # top, left and side in pixels
+
+
+def squares(pixels: Rows, side: int) -> list[Square]:
     """Returns the flattest square, and the busiest that does not overlap it, if there is one.
 
     Args:
       pixels: uint8 `[h, w, 3]`.
       side: of a square in pixels; smaller pictures give smaller squares.
-
-    Returns:
-      Top, left and side of each.
     """
     side = min(side, *pixels.shape[:2])
     activity, full = _cells(pixels)
@@ -38,24 +40,29 @@ def squares(pixels: np.ndarray, side: int) -> list[tuple[int, int, int]]:
     return [(min(y, height - side), min(x, width - side), side) for y, x, side in found]
 
 
-def cut(pixels: np.ndarray, square: tuple[int, int, int]) -> np.ndarray:
+def cut(pixels: np.ndarray, square: Square) -> np.ndarray:
     """Returns a square of a picture, uint8 `[side, side, 3]`."""
+    return pixels[slices(square)]
+
+
+def slices(square: Square) -> tuple[slice, slice]:
+    """Returns the rows and columns of a square."""
     top, left, side = square
-    return pixels[top : top + side, left : left + side]
+    return slice(top, top + side), slice(left, left + side)
 
 
-def _cells(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cells(pixels: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean step between neighbours in each cell, and a cost for pixels without room.
 
     Both are in levels, float64 `[h / cell, w / cell]`, at least one cell each way.
     """
-    grey = np.asarray(Image.fromarray(pixels).convert("L"))
-    missing = [max(0, _CELL - side) for side in grey.shape]
-    grey = np.pad(grey, [(0, missing[0]), (0, missing[1])], "edge")
-    down, across = (side // _CELL for side in grey.shape)
+    missing = [max(0, _CELL - side) for side in pixels.shape[:2]]
+    down, across = (max(side, _CELL) // _CELL for side in pixels.shape[:2])
     activity, full = np.empty((down, across)), np.empty((down, across))
     for row in range(down):
-        band = grey[row * _CELL : (row + 1) * _CELL, : across * _CELL].astype(np.int16)
+        grey = Image.fromarray(pixels[row * _CELL : (row + 1) * _CELL]).convert("L")
+        band = np.pad(np.asarray(grey), [(0, missing[0]), (0, missing[1])], "edge")
+        band = band[:, : across * _CELL].astype(np.int16)
         steps = np.abs(np.diff(band, axis=1, append=band[:, -1:]))
         steps[1:] += np.abs(np.diff(band, axis=0))
         without_room = 255 * ((band < _ROOM) | (band > 255 - _ROOM))

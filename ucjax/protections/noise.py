@@ -13,8 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ucjax.data import decode
-from ucjax.protections.placement import add, place
+from ucjax.data import decode, rows
+from ucjax.data.rows import Rows
+from ucjax.protections.placement import add, placed
 
 
 class Patterns(Protocol):
@@ -33,8 +34,22 @@ class Patterns(Protocol):
           ValueError: the shape of `pixels` does not fit.
         """
 
+    def on(self, row: int, size: tuple[int, int]) -> Callable[[int, np.ndarray], np.ndarray]:
+        """Returns what `data.rows.changed` needs to put pattern `row` on a whole picture.
+
+        Args:
+          row: which pattern.
+          size: height and width of the picture.
+        """
+
     def sha256(self, row: int) -> str:
         """Returns the hex SHA-256 of what decides pattern `row`."""
+
+
+def on_whole(patterns: Patterns, row: int, pixels: Rows) -> Rows:
+    """Returns a whole picture plus a pattern: an array of an array, else `data.rows.Changed`."""
+    height, width, _ = pixels.shape
+    return rows.changed(pixels, patterns.on(row, (height, width)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +73,12 @@ class Noise:
     clusters: np.ndarray | None = None
     image_passes: int = 0
 
-    def add(self, index: int, pixels: np.ndarray, *, whole: bool) -> np.ndarray:
-        """Returns image `index`, uint8 `[h, w, 3]`, with its noise."""
-        return self.patterns.add(int(self.row[index]), pixels, whole=whole)
+    def add(self, index: int, pixels: Rows, *, whole: bool) -> Rows:
+        """Returns image `index`, uint8 `[h, w, 3]`, with its noise; an array of an array."""
+        row = int(self.row[index])
+        if whole:
+            return on_whole(self.patterns, row, pixels)
+        return self.patterns.add(row, pixels[:], whole=False)
 
     def sha256(self, index: int) -> str:
         """Returns the hex SHA-256 of the noise of image `index`."""
@@ -77,6 +95,10 @@ class Nothing:
     def add(self, row: int, pixels: np.ndarray, *, whole: bool) -> np.ndarray:
         """Returns `pixels`."""
         return pixels
+
+    def on(self, row: int, size: tuple[int, int]) -> Callable[[int, np.ndarray], np.ndarray]:
+        """Returns what changes nothing."""
+        return lambda first, pixels: pixels
 
     def sha256(self, row: int) -> str:
         """Returns the hash of no bytes."""
@@ -103,14 +125,20 @@ class Pixels:
 
     def add(self, row: int, pixels: np.ndarray, *, whole: bool) -> np.ndarray:
         """Returns the picture plus the pattern, on whole pictures enlarged to fit its centre."""
+        if whole:
+            height, width, _ = pixels.shape
+            return self.on(row, (height, width))(0, pixels)
         noise = self._pattern(row)
-        if not whole:
-            if pixels.shape != noise.shape:
-                raise ValueError(f"the crop is {pixels.shape}, its noise {noise.shape}")
-            return add(pixels, noise)
-        height, width, _ = pixels.shape
+        if pixels.shape != noise.shape:
+            raise ValueError(f"the crop is {pixels.shape}, its noise {noise.shape}")
+        return add(pixels, noise)
+
+    def on(self, row: int, size: tuple[int, int]) -> Callable[[int, np.ndarray], np.ndarray]:
+        """Returns what puts the pattern, enlarged to fit its centre, on a picture in parts."""
+        height, width = size
         across, down = decode.resized((width, height), self.short_side)
-        return place(pixels, noise, (down, across), self.epsilon_255, self.norm)
+        noise = self._pattern(row)
+        return placed(noise, (down, across), size, self.epsilon_255, self.norm)
 
     def sha256(self, row: int) -> str:
         """Returns the hash of the pattern's float32 values."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -84,18 +84,38 @@ class Gratings:
         by less, in both: a colour stays that colour, and a white wall takes no tint.
         """
         height, width, _ = pixels.shape
+        return self._put(row, (height, width), None if whole else self.short_side)(0, pixels)
+
+    def on(self, row: int, size: tuple[int, int]) -> Callable[[int, np.ndarray], np.ndarray]:
+        """Returns what puts wave `row` on a whole picture of this height and width in parts.
+
+        That takes the number of the first of some rows, and the rows, uint8 `[n, w, 3]`. It is to
+        be called from one thread at a time.
+        """
+        return self._put(row, size, None)
+
+    def _put(
+        self, row: int, size: tuple[int, int], short_side: int | None
+    ) -> Callable[[int, np.ndarray], np.ndarray]:
+        height, width = size
         carrier = self.carriers[row]
-        down, across = phases(carrier, (height, width), None if whole else self.short_side)
+        down, across = phases(carrier, size, short_side)
         rows = min(_MAX_ROWS, height, max(1, _BAND_BYTES // (3 * width)))
         band = _Band(carrier[COLOR], self.epsilon_255, across, rows)
-        flat, added = pixels.reshape(height, -1), np.empty((height, 3 * width), np.uint8)
-        for top in range(0, height, rows):
-            part = slice(top, top + rows)
-            limit = None
-            if self.wave == "sine":
-                limit = self._amplitudes[down[part, None] + across].repeat(3, axis=1)
-            band.move(flat[part], down[part, None], limit, added[part])
-        return added.reshape(pixels.shape)
+
+        def put(first: int, pixels: np.ndarray) -> np.ndarray:
+            flat, added = pixels.reshape(len(pixels), -1), np.empty(pixels.shape, np.uint8)
+            out = added.reshape(flat.shape)
+            for top in range(0, len(flat), rows):
+                part = flat[top : top + rows]
+                phase = down[first + top : first + top + len(part), None]
+                limit = None
+                if self.wave == "sine":
+                    limit = self._amplitudes[phase + across].repeat(3, axis=1)
+                band.move(part, phase, limit, out[top : top + rows])
+            return added
+
+        return put
 
     @cached_property
     def _amplitudes(self) -> np.ndarray:

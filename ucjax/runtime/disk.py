@@ -16,6 +16,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ucjax.errors import DiskError, UserError
 
@@ -58,14 +59,38 @@ def write_through(path: Path, data: bytes, temporary: Path, mode: int | None = N
       DiskError: the disk is full, or the place cannot be written to.
     """
     with saying(path):
-        with open(temporary, "wb") as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
+        with draft(temporary, mode) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        publish(temporary, path)
+
+
+@contextlib.contextmanager
+def draft(temporary: Path, mode: int | None) -> Iterator[BinaryIO]:
+    """Gives a file to be written, which is synced in the end, for `publish`.
+
+    Args:
+      temporary: the file; what was there is lost.
+      mode: permissions, None for the usual ones.
+
+    Raises:
+      OSError: it cannot be written to.
+    """
+    with open(temporary, "wb") as file:
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Gives a synced file its name, on the same disk, also after a power cut.
+
+    Raises:
+      OSError: the place cannot be written to.
+    """
+    os.replace(temporary, path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
