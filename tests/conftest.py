@@ -3,9 +3,8 @@ import os
 import shutil
 import tempfile
 
-# Most of the suite's time would be compiling: programs are hardly optimized, and what one process
-# has compiled the others take from a cache. Those that tests start inherit both.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+# Compiling is most of the suite's time: what one process has compiled, the others and those that
+# tests start take from a cache.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ucjax-tests-")
