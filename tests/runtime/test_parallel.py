@@ -165,6 +165,21 @@ def test_half_a_pod_is_refused(flags, message):
         parallel.initialize(**{"coordinator": "", "detect": False, **flags})
 
 
+@pytest.mark.parametrize("chosen", [True, False])
+def test_compiled_programs_are_kept_where_jax_was_told_or_privately(chosen, monkeypatch, tmp_path):
+    monkeypatch.setenv("UCJAX_CACHE", str(tmp_path))
+    if not chosen:
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
+        private = str(tmp_path / "xla")
+        assert jax.config.jax_compilation_cache_dir == (before if chosen else private)
+        assert chosen or (tmp_path / "xla").stat().st_mode & 0o777 == 0o700
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("UCJAX_CACHE", str(tmp_path))
     assert parallel.cache_folder() == tmp_path
