@@ -50,7 +50,7 @@ def protect_images(
     """Writes all images plus their noise: their centre crops, or their files at their own size.
 
     The crops are the paper's published files. On whole files the noise is enlarged so that a
-    victim that resizes them as `images` were, and crops their centre, sees it (`placement.place`).
+    victim that resizes them as `images` were, and crops their centre, sees it (`placement.placed`).
     A killed call is continued by the next one and ends with the same bytes; a finished folder
     costs nothing.
 
