@@ -1,6 +1,9 @@
 """Large photographs: worked on in parts, with the same result, in little memory."""
 
 import dataclasses
+import errno
+import io
+import os
 import re
 import subprocess
 import sys
@@ -66,16 +69,24 @@ def test_no_room_for_the_parts_is_one_line_and_the_same_call_goes_on(photos, tmp
     wavy.protect(photos, NAMES, tmp_path / "whole", encoding=Encoding("same"))
     with monkeypatch.context() as patch:
         patch.setattr(rows, "_LARGE", 0)
-        patch.setattr(rows.Spool, "rectangle", failing)
+        patch.setattr(rows.tempfile, "TemporaryFile", lambda **_: NoRoom())
         with pytest.raises(DiskError, match=r"cannot write .*: No space left on device; see to it"):
             wavy.protect(photos, NAMES, tmp_path / "out", encoding=Encoding("same"))
     wavy.protect(photos, NAMES, tmp_path / "out", encoding=Encoding("same"))
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
-def failing(spool, *box):
-    with rows.disk.saying(spool.place):
-        raise OSError(28, "No space left on device")
+class NoRoom(io.BytesIO):
+    """A file on a full disk."""
+
+    def write(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_verifying_small_photographs_needs_no_room(photos, tmp_path, monkeypatch):
+    wavy.protect(photos, NAMES, tmp_path / "out", encoding=Encoding("same"))
+    monkeypatch.setattr(rows.tempfile, "gettempdir", lambda: pytest.fail("nothing is written"))
+    assert verification.verify_folder(tmp_path / "out", photos).failures == ()
 
 
 MEASURED = """

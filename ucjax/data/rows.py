@@ -166,14 +166,18 @@ class Spool(_Parts):
 
 
 @contextlib.contextmanager
-def spooled(folder: Path) -> Iterator[Callable[[View], Spool]]:
+def spooled(folder: Path | None) -> Iterator[Callable[[View], Spool]]:
     """Gives what puts a picture into a file without a name in a folder, which no kill leaves there.
 
     One picture: the next is written over it.
 
+    Args:
+      folder: None for the system's, of temporary files.
+
     Raises:
       DiskError: there is no room.
     """
+    folder = folder or Path(tempfile.gettempdir())
     with disk.saying(folder):
         file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed below
 
@@ -266,7 +270,7 @@ def one_large(decoded_bytes: int) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def holding(decoded_bytes: int, folder: Path) -> Iterator[tuple[Hold, Hold]]:
+def holding(decoded_bytes: int, folder: Path | None) -> Iterator[tuple[Hold, Hold]]:
     """Gives how to hold a picture, and then its counterpart that it is compared with.
 
     Both are arrays, but for large pictures: they are worked on one at a time, the first lies in a
@@ -274,7 +278,7 @@ def holding(decoded_bytes: int, folder: Path) -> Iterator[tuple[Hold, Hold]]:
 
     Args:
       decoded_bytes: of the pixels, as an array.
-      folder: with room for as many bytes.
+      folder: with room for as many bytes; None for the system's, of temporary files.
 
     Raises:
       DiskError: there is no room.

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import math
 import os
-import tempfile
 from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -257,8 +256,8 @@ def _check(
         data = disk.read_regular(images / output, images)
     except OSError as error:
         return _Found([f"{output}: cannot be read: {_reason(error)}"])
-    place = Path(tempfile.gettempdir())  # this changes nothing in `folder`
-    with holding(picture.decoded_bytes(data), place) as (hold, see):
+    # Not in `folder`, in which this changes nothing.
+    with holding(picture.decoded_bytes(data), None) as (hold, see):
         return _check_content(record, data, lambda: clean[name](see), budget, hold)
 
 
