@@ -30,6 +30,7 @@ from ucjax.files import cue, picture
 from ucjax.files.fidelity import compare
 from ucjax.files.picture import Encoding, Picture
 from ucjax.protections import gratings
+from ucjax.protections.noise import on_whole
 from ucjax.protections.waves import Gratings
 
 _WAITED_FOR = ("decode", "encode")
@@ -79,7 +80,7 @@ def measure(paths: list[Path], waves: Gratings, encoding: Encoding) -> dict[str,
     for row, path in enumerate(paths):
         data = path.read_bytes()
         clean = timed("decode", lambda: picture.read(data)).pixels  # noqa: B023
-        added = timed("wave", lambda: waves.add(row, clean, whole=True))  # noqa: B023
+        added = timed("wave", lambda: on_whole(waves, row, clean))  # noqa: B023
         file = timed("encode", lambda: picture.write(Picture(added), encoding))  # noqa: B023
         found = timed("read back", lambda: picture.read(file)).pixels  # noqa: B023
         timed("seen", lambda: compare(clean, found))  # noqa: B023

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ucjax.photos.preview import budgets, read
+from ucjax.protections.noise import on_whole
 from ucjax.report.tiles import difference
 
 GAP, LABEL, INK, PAPER = 8, 22, (29, 37, 48), (255, 255, 255)
@@ -27,7 +28,7 @@ def draw(photos: Sequence[Path], protection: str, side: int) -> Image.Image:
     rows = []
     for number, path in enumerate(photos):
         clean, _ = read(path)
-        noised = budget.patterns.add(number, clean.pixels, whole=True)
+        noised = on_whole(budget.patterns, number, clean.pixels)
         height, width, _ = clean.pixels.shape
         top, left = (height - side) // 3, (width - side) // 2
         square = np.s_[top : top + side, left : left + side]

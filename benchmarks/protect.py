@@ -35,6 +35,7 @@ from ucjax.data import folder, textures
 from ucjax.files.picture import Encoding, Picture, write
 from ucjax.photos import protect as owner
 from ucjax.protections import controls, gratings, protector
+from ucjax.protections.noise import on_whole
 from ucjax.protections.protector import Protector
 from ucjax.protections.waves import Gratings
 from ucjax.runtime import parallel
@@ -175,7 +176,7 @@ def _recode(
             tiled = np.tile(signs, (height // 64 + 1, width // 64 + 1, 1))[:height, :width]
             noisy = (pixels + tiled).clip(0, 255).astype(np.uint8)
         else:
-            noisy = waves.add(0, pixels, whole=True)
+            noisy = on_whole(waves, 0, pixels)
         path = place / "out" / f"{name}.{form}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if encoding is None:

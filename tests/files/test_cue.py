@@ -6,6 +6,7 @@ from PIL import Image
 
 from ucjax.files import cue
 from ucjax.protections import gratings
+from ucjax.protections.noise import on_whole
 from ucjax.protections.waves import Gratings
 
 
@@ -27,7 +28,7 @@ def decoded(pixels, **settings):
 
 def test_it_is_the_projection():
     clean = picture()
-    target = pattern().add(1, clean, whole=True)
+    target = on_whole(pattern(), 1, clean)
     rng = np.random.default_rng(1)
     found = np.clip(target + rng.normal(0, 3, clean.shape), 0, 255).astype(np.uint8)
     d, t = (x.astype(float) - clean for x in (found, target))
@@ -39,16 +40,16 @@ def test_it_is_the_projection():
 def test_amplitudes_and_other_cues_are_told_apart():
     clean = picture() // 2 + 64
     waves = pattern()
-    target = waves.add(0, clean, whole=True)
-    half = Gratings(waves.carriers, 8, 256).add(0, clean, whole=True)
+    target = on_whole(waves, 0, clean)
+    half = on_whole(Gratings(waves.carriers, 8, 256), 0, clean)
     assert cue.share(clean, target, half) == pytest.approx(0.5, abs=0.01)
     for other in range(1, 4):
-        assert abs(cue.share(clean, target, waves.add(other, clean, whole=True))) < 0.05
+        assert abs(cue.share(clean, target, on_whole(waves, other, clean))) < 0.05
 
 
 def test_jpeg_keeps_much_of_a_middle_wave_and_less_the_harder_it_compresses():
     clean = picture()
-    target = pattern().add(0, clean, whole=True)
+    target = on_whole(pattern(), 0, clean)
     fine = decoded(target, quality=95, subsampling=0)
     coarse = decoded(target, quality=30, subsampling=2)
     assert 0.9 < cue.share(clean, target, fine) < 1.1
@@ -67,12 +68,12 @@ def test_without_a_cue_there_is_no_share():
 
 def test_some_rows_stand_for_all(monkeypatch):
     clean = picture()
-    target = pattern(bands="1/75,1/40,1/21,1/4").add(3, clean, whole=True)
+    target = on_whole(pattern(bands="1/75,1/40,1/21,1/4"), 3, clean)
     found = decoded(target, quality=80, subsampling=2)
     assert cue.sampled_share(clean, target, found) == cue.share(clean, target, found)
     monkeypatch.setattr(cue, "_SAMPLED", clean.size // 8)
     for row in range(4):
-        target = pattern(bands="1/75,1/40,1/21,1/4").add(row, clean, whole=True)
+        target = on_whole(pattern(bands="1/75,1/40,1/21,1/4"), row, clean)
         found = decoded(target, quality=80, subsampling=2)
         whole = cue.share(clean, target, found)
         assert cue.sampled_share(clean, target, found) == pytest.approx(whole, abs=0.1)

@@ -13,6 +13,7 @@ from ucjax.errors import UserError
 from ucjax.files import cue, inspection, manifest, verification
 from ucjax.files.picture import PNG, Encoding
 from ucjax.protections import protector
+from ucjax.protections.noise import on_whole
 
 NAMES = ("a.jpg", "a.png", "b.webp", "c.JPEG", "d.bmp")
 
@@ -50,7 +51,7 @@ def test_the_copy_is_what_the_photo_was_and_holds_its_wave(written):
         assert form == {"jpg": "JPEG", "png": "PNG", "ebp": "WEBP"}[record["output"][-3:]]
         assert ("cue" in record) == (form == "JPEG")
         if form == "JPEG":
-            target = wavy.made_protector().gratings.add(number, clean, whole=True)
+            target = on_whole(wavy.made_protector().gratings, number, clean)
             shares.append(cue.share(clean, target, found))
             assert record["cue"] == pytest.approx(shares[-1], abs=1e-4)
         else:

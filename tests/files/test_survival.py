@@ -14,6 +14,7 @@ from ucjax.cli.command import main
 from ucjax.errors import UserError
 from ucjax.files import cue, registration, survival
 from ucjax.protections import gratings
+from ucjax.protections.noise import on_whole
 from ucjax.protections.waves import Gratings
 
 NAMES = ("a/1.png", "a/2.png", "b/1.png", "b/4.png")
@@ -230,9 +231,7 @@ def test_odd_sizes_are_no_place_and_no_error(size):
 
 def test_what_resizing_takes_counts():
     clean = np.full((240, 320, 3), 128, np.uint8)
-    target = Gratings(gratings.draw(0, 1, "1/20", "luma"), 16, 240, "sine").add(
-        0, clean, whole=True
-    )
+    target = on_whole(Gratings(gratings.draw(0, 1, "1/20", "luma"), 16, 240, "sine"), 0, clean)
     half = [np.asarray(resized(Image.fromarray(x), 0.5)) for x in (clean, target, target)]
     assert cue.share_of_resized(clean, target, tuple(half)) == pytest.approx(1, abs=0.06)
     tiny = [np.asarray(resized(Image.fromarray(x), 0.06)) for x in (clean, target, target)]

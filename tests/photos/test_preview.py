@@ -14,6 +14,7 @@ import ucjax as package
 from ucjax.errors import UserError
 from ucjax.files import picture
 from ucjax.photos import measured, preview, regions
+from ucjax.protections.noise import on_whole
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,7 +99,7 @@ def test_what_is_shown_is_what_the_budget_does(photos):
             clean = np.asarray(image)
         assert (shown.width, shown.height) == image.size
         for budget, version in zip(found.budgets, shown.versions, strict=True):
-            noised = budget.patterns.add(number, clean, whole=True)
+            noised = on_whole(budget.patterns, number, clean)
             square = np.square(noised.astype(float) - clean).mean()
             assert version.fidelity.psnr == pytest.approx(10 * np.log10(255**2 / square))
             assert version.fidelity.max_delta_255 == budget.epsilon_255

@@ -17,6 +17,7 @@ from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
 from ucjax.protections import gratings, table, waves
 from ucjax.protections.contract import Given
+from ucjax.protections.noise import on_whole
 from ucjax.protections.waves import COLOR, LEAST_PERIOD, PHASE, Gratings
 from ucjax.runtime.progress import MetricsFile
 from ucjax.surrogates import Preprocessing, Surrogate
@@ -44,7 +45,7 @@ def pictures():
 
 
 def change(pattern, row, picture, *, whole=True):
-    return pattern.add(row, picture, whole=whole).astype(int) - picture
+    return (on_whole if whole else Gratings.add)(pattern, row, picture).astype(int) - picture
 
 
 def expected_wave(carrier, size, short_side):
@@ -148,7 +149,7 @@ def test_one_protector_gives_one_cue_at_any_size():
         found = {}
         for side in (200, 1000, 4000):
             flat = np.full((side, side * 5 // 4, 3), 128, np.uint8)
-            delta = reduced(pattern.add(row, flat, whole=True), common) - 128
+            delta = reduced(on_whole(pattern, row, flat), common) - 128
             found[side] = phasor(delta, carrier, common)
         full = 16 * np.linalg.norm(carrier[COLOR])
         frequency = 1 / (carrier[waves.PERIOD] * common)
@@ -170,7 +171,7 @@ def test_a_victim_sees_in_whole_files_what_crops_show(wave):
     crop = (slice(16, 240), slice(68, 292))
     clean = np.asarray(resize(Image.fromarray(picture), 256))[crop]
     for row in range(6):
-        seen = reduced(pattern.add(row, picture, whole=True), 256)[crop] - clean
+        seen = reduced(on_whole(pattern, row, picture), 256)[crop] - clean
         shown = change(pattern, row, clean, whole=False)
         correlation = np.corrcoef(seen.ravel(), shown.ravel())[0, 1]
         assert correlation > (0.95 if wave == "sine" else 0.85), row
@@ -198,18 +199,18 @@ def test_bands_of_rows_are_the_whole(wave, monkeypatch):
     results = []
     for rows in (150, 64, 7, 1):
         monkeypatch.setattr(waves, "_MAX_ROWS", rows)
-        results.append([pattern.add(row, picture, whole=True) for row in range(3)])
+        results.append([on_whole(pattern, row, picture) for row in range(3)])
     for other in results[1:]:
         np.testing.assert_array_equal(other, results[0])
-    part = pattern.add(1, picture[:, ::-1][::-1], whole=True)  # views with odd strides
-    np.testing.assert_array_equal(part, pattern.add(1, picture[::-1, ::-1].copy(), whole=True))
+    part = on_whole(pattern, 1, picture[:, ::-1][::-1])  # views with odd strides
+    np.testing.assert_array_equal(part, on_whole(pattern, 1, picture[::-1, ::-1].copy()))
 
 
 def test_a_huge_picture_costs_little_beyond_itself():
     picture = np.full((8000, 12_500, 3), 250, np.uint8)  # 100 megapixels without enough room
     pattern = drawn("luma", 2)
     tracemalloc.start()
-    added = pattern.add(1, picture, whole=True)
+    added = on_whole(pattern, 1, picture)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak - added.nbytes < 16 * 2**20
@@ -229,8 +230,8 @@ def test_bytes_are_pinned_and_do_not_depend_on_threads(wave, threads):
     pattern = drawn("chroma", 6, seed=11, wave=wave)
     given = [rng.integers(0, 256, (90 + i, 120 - i, 3), dtype=np.uint8) for i in range(6)]
     with ThreadPoolExecutor(threads) as pool:
-        results = pool.map(lambda i: pattern.add(i, given[i], whole=i % 2 == 0), range(6))
-        found = hashlib.sha256(b"".join(x.tobytes() for x in results))
+        made = pool.map(lambda i: (on_whole, Gratings.add)[i % 2](pattern, i, given[i]), range(6))
+        found = hashlib.sha256(b"".join(x.tobytes() for x in made))
     assert found.hexdigest() == PINNED[wave]
 
 
@@ -416,11 +417,10 @@ def test_the_surrogate_chooses_what_leads_to_wrong_centers(labels, given, monkey
     surrogate, crops = asked.surrogate(), asked.images.center_crops(CROP)
 
     def mean(cluster, candidate):
-        shown = [x if candidate is None else candidates.add(candidate, x, whole=False)
+        shown = [x if candidate is None else candidates.add(candidate, x)
                  for x in crops[noise.row == cluster]]  # fmt: skip
-        return np.asarray(
-            surrogate.embed(surrogate.params, np.stack(shown) / np.float32(255))
-        ).mean(0)
+        features = surrogate.embed(surrogate.params, np.stack(shown) / np.float32(255))
+        return np.asarray(features).mean(0)
 
     goals = [mean(c, None) for c in range(p)] if clean else asked.clusters().centers
     cost = np.array([

@@ -10,7 +10,7 @@ from safetensors.numpy import save as dump_safetensors
 from ucjax import config
 from ucjax.errors import UserError
 from ucjax.protections import gratings, protector
-from ucjax.protections.noise import Noise, Pixels
+from ucjax.protections.noise import Noise, Pixels, on_whole
 from ucjax.protections.protector import Protector
 from ucjax.protections.waves import Gratings
 from ucjax.surrogates import Preprocessing, Surrogate
@@ -110,8 +110,8 @@ def test_gratings_take_a_few_hundred_bytes_and_come_back(tmp_path):
     assert read.noise is None
     picture = np.random.default_rng(1).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     for row in range(3):
-        added = read.patterns().add(row, picture, whole=True)
-        np.testing.assert_array_equal(added, written.gratings.add(row, picture, whole=True))
+        added = on_whole(read.patterns(), row, picture)
+        np.testing.assert_array_equal(added, on_whole(written.gratings, row, picture))
         assert read.patterns().sha256(row) == written.patterns().sha256(row)
     assert isinstance(example().patterns(), Pixels)
 

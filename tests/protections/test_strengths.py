@@ -12,6 +12,7 @@ from ucjax.data.images import ImageSet
 from ucjax.files import fidelity
 from ucjax.protections import gratings, table
 from ucjax.protections.contract import Given
+from ucjax.protections.noise import on_whole
 from ucjax.protections.waves import Gratings
 from ucjax.runtime import parallel
 from ucjax.runtime.progress import MetricsFile
@@ -26,7 +27,7 @@ def test_strengths_are_rows_and_rise():
         settings, options = table.resolve(names.parse(row, "row"), config.photos())
         carriers = gratings.draw(0, 3, options["bands"], options["color"])
         pattern = Gratings(carriers, settings.noise.epsilon_255, 146, options["wave"])
-        seen.append(fidelity.compare(clean, pattern.add(0, clean, whole=True)))
+        seen.append(fidelity.compare(clean, on_whole(pattern, 0, clean)))
     assert list(gratings.STRENGTHS) == ["subtle", "balanced", "strong"]
     assert [x.delta_e_mean for x in seen] == sorted(x.delta_e_mean for x in seen)
     assert seen[1].ssim_luma > 0.99

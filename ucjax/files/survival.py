@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from statistics import median
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -29,6 +28,7 @@ from ucjax.files.manifest import IMAGES, read_manifest
 from ucjax.files.picture import UnreadableError
 from ucjax.files.records import Record
 from ucjax.files.registration import Place
+from ucjax.protections.noise import Patterns
 from ucjax.runtime import disk
 
 # Correlation of luminance below which two files show different pictures. The hardest pipelines of
@@ -36,13 +36,6 @@ from ucjax.runtime import disk
 _ALIKE = 0.9
 # A small copy tells pictures apart; the most alike are then laid over the file, so many of them.
 _SIGNATURE, _CANDIDATES = 24, 8
-
-
-class Patterns(Protocol):
-    """`protections.noise.Patterns`, as far as it counts here."""
-
-    def add(self, row: int, pixels: np.ndarray, *, whole: bool) -> np.ndarray:
-        """Returns a picture plus pattern `row`, uint8 `[h, w, 3]`."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +228,8 @@ class _Look:
             raise UnreadableError("neither the original nor its pattern is known")
         try:
             grey = np.full_like(published, 128)
-            pattern = self._patterns.add(record["cluster"], grey, whole=True).astype(np.int16)
+            put = self._patterns.on(record["cluster"], published.shape[:2])
+            pattern = put(0, grey).astype(np.int16)
         except IndexError as error:
             raise UnreadableError(f"the protector has no cluster {record['cluster']}") from error
         pattern -= 128

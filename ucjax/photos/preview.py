@@ -17,7 +17,7 @@ from ucjax import config as settings
 from ucjax import names
 from ucjax.data import decode
 from ucjax.data import folder as folders
-from ucjax.data.rows import Hold, in_memory, one_large
+from ucjax.data.rows import BAND, Hold, in_memory, one_large
 from ucjax.errors import UserError
 from ucjax.files import picture
 from ucjax.files.fidelity import Fidelity, compare
@@ -25,7 +25,7 @@ from ucjax.files.manifest import Failure
 from ucjax.files.picture import PNG, Encoding, Picture, UnreadableError
 from ucjax.photos import regions
 from ucjax.protections import controls, gratings, table
-from ucjax.protections.noise import Patterns, Pixels
+from ucjax.protections.noise import Patterns, Pixels, on_whole
 from ucjax.protections.waves import Gratings
 
 COUNT = 6
@@ -39,7 +39,7 @@ _ABOUT = {
 _MOST = 24  # photographs: a page of more is no preview, and too large for a browser
 CROP, WHOLE = 208, 400  # pixels a side of what is shown 1:1, and the longest of what is reduced
 # Larger pictures are encoded in part, to say how large the file will be.
-_ENCODED_PIXELS, _BAND = 1_000_000, 64
+_ENCODED_PIXELS = 1_000_000
 
 
 class Budget(NamedTuple):
@@ -202,7 +202,7 @@ def _look(
     squares = regions.squares(clean.pixels, CROP)
     versions = []
     for budget in made:
-        noised = replace(clean, pixels=budget.patterns.add(row, clean.pixels, whole=True))
+        noised = replace(clean, pixels=on_whole(budget.patterns, row, clean.pixels))
         measured = compare(clean.pixels, noised.pixels)
         whole, crops = _views(noised, squares)
         versions.append(Version(measured, _size(noised, encoding), whole, crops))
@@ -228,7 +228,7 @@ def _size(noised: Picture, encoding: Encoding) -> int:
     step = height * width // _ENCODED_PIXELS
     if step < 2:
         return len(picture.write(noised, encoding))
-    rows = np.arange(height) // _BAND % step == 0
+    rows = np.arange(height) // BAND % step == 0
     alpha = None if noised.alpha is None else noised.alpha[rows]
     part = picture.write(replace(noised, pixels=noised.pixels[rows], alpha=alpha), encoding)
     return round(len(part) * height / int(rows.sum()))

@@ -242,7 +242,7 @@ def _make_mean(
     def mean(images: np.ndarray, candidate: int | None) -> np.ndarray:
         crops = given.images.center_crops(crop, images.tolist())
         if candidate is not None:
-            crops = np.stack([candidates.add(candidate, x, whole=False) for x in crops])
+            crops = np.stack([candidates.add(candidate, x) for x in crops])
         crops = parallel.pad(crops, size)[0]
         features = parallel.to_host(step(params, parallel.shard(crops, mesh)))
         return features[: len(images)].astype(np.float64).mean(axis=0)

@@ -21,25 +21,23 @@ from ucjax.protections.placement import add, placed
 class Patterns(Protocol):
     """Noise images that can be put on pictures of any size; called from threads."""
 
-    def add(self, row: int, pixels: np.ndarray, *, whole: bool) -> np.ndarray:
-        """Returns a picture plus pattern `row`, uint8 `[h, w, 3]` like `pixels`.
+    def add(self, row: int, pixels: np.ndarray) -> np.ndarray:
+        """Returns a centre crop plus pattern `row`, uint8 `[h, w, 3]` like `pixels`.
 
         Args:
           row: which pattern.
-          pixels: the picture, upright.
-          whole: True for a picture at its own size; False for the centre crop of one that was
-            resized to the protection's short side.
+          pixels: the centre of a picture that was resized to the protection's short side.
 
         Raises:
           ValueError: the shape of `pixels` does not fit.
         """
 
     def on(self, row: int, size: tuple[int, int]) -> Callable[[int, np.ndarray], np.ndarray]:
-        """Returns what `data.rows.changed` needs to put pattern `row` on a whole picture.
+        """Returns what puts pattern `row` on a whole picture, as `data.rows.changed` needs it.
 
         Args:
           row: which pattern.
-          size: height and width of the picture.
+          size: height and width of the picture, upright, at its own size.
         """
 
     def sha256(self, row: int) -> str:
@@ -78,7 +76,7 @@ class Noise:
         row = int(self.row[index])
         if whole:
             return on_whole(self.patterns, row, pixels)
-        return self.patterns.add(row, pixels[:], whole=False)
+        return self.patterns.add(row, pixels[:])
 
     def sha256(self, index: int) -> str:
         """Returns the hex SHA-256 of the noise of image `index`."""
@@ -92,7 +90,7 @@ class Noise:
 class Nothing:
     """The pattern of clean files."""
 
-    def add(self, row: int, pixels: np.ndarray, *, whole: bool) -> np.ndarray:
+    def add(self, row: int, pixels: np.ndarray) -> np.ndarray:
         """Returns `pixels`."""
         return pixels
 
@@ -123,11 +121,8 @@ class Pixels:
     epsilon_255: int
     norm: str = "linf"
 
-    def add(self, row: int, pixels: np.ndarray, *, whole: bool) -> np.ndarray:
-        """Returns the picture plus the pattern, on whole pictures enlarged to fit its centre."""
-        if whole:
-            height, width, _ = pixels.shape
-            return self.on(row, (height, width))(0, pixels)
+    def add(self, row: int, pixels: np.ndarray) -> np.ndarray:
+        """Returns the crop plus the pattern."""
         noise = self._pattern(row)
         if pixels.shape != noise.shape:
             raise ValueError(f"the crop is {pixels.shape}, its noise {noise.shape}")

@@ -77,14 +77,14 @@ class Gratings:
         carrier = np.ascontiguousarray(self.carriers[row], "<f8").tobytes()
         return hashlib.sha256(carrier + others).hexdigest()
 
-    def add(self, row: int, pixels: np.ndarray, *, whole: bool) -> np.ndarray:
-        """Returns a picture plus wave `row`, uint8 `[h, w, 3]` like `pixels`.
+    def add(self, row: int, pixels: np.ndarray) -> np.ndarray:
+        """Returns a centre crop plus wave `row`, uint8 `[h, w, 3]` like `pixels`.
 
         Where a channel has no room for both halves of the wave, all channels of the pixel change
         by less, in both: a colour stays that colour, and a white wall takes no tint.
         """
         height, width, _ = pixels.shape
-        return self._put(row, (height, width), None if whole else self.short_side)(0, pixels)
+        return self._put(row, (height, width), self.short_side)(0, pixels)
 
     def on(self, row: int, size: tuple[int, int]) -> Callable[[int, np.ndarray], np.ndarray]:
         """Returns what puts wave `row` on a whole picture of this height and width in parts.

@@ -79,9 +79,8 @@ def _shown(filled: Filled) -> rows.Row | None:
     """Returns the row that the verdict speaks of, or the first that can be shown."""
     entries = filled.table.entries
     judged = verdict.lowest(filled.table, entries[0].column) if entries else None
-    able = [row for row in filled.rows if _shows(row)]
-    able.sort(key=lambda row: judged is None or row.label != judged.label)
-    return able[0] if able else None
+    able = filter(_shows, filled.rows)
+    return min(able, key=lambda row: judged is None or row.label != judged.label, default=None)
 
 
 def _shows(row: rows.Row) -> bool:
@@ -100,7 +99,7 @@ def _curves(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _on_grey(noise: Noise, count: int, crop: int) -> np.ndarray:
     grey = np.full((crop, crop, 3), 128, np.uint8)
-    added = [noise.patterns.add(i, grey, whole=False) for i in range(count)]
+    added = [noise.patterns.add(i, grey) for i in range(count)]
     return (np.stack(added).astype(np.float32) - 128) / 255
 
 
