@@ -402,30 +402,26 @@ def _place(folder: Path, record: Record, index: int, journal: _Journal) -> None:
     images = folder / IMAGES
     path = images / record["output"]
     try:
-        for parent in path.parents:
-            if parent.is_symlink():
-                raise UnreadableError(f"{parent} is a link: nothing is written through it")
-            if parent == images:
-                break
-        if record["output"] not in journal.ours and os.path.lexists(path):
-            if not _holds(folder, record):
-                raise UnreadableError(f"{path} is there already, and not ours: move it away")
-            return  # the journal of a killed run was lost
-        journal.note(record)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with disk.saying(path):
+            for parent in path.parents:
+                if parent.is_symlink():
+                    raise UnreadableError(f"{parent} is a link: nothing is written through it")
+                if parent == images:
+                    break
+            if record["output"] not in journal.ours and os.path.lexists(path):
+                if not _holds(folder, record):
+                    raise UnreadableError(f"{path} is there already, and not ours: move it away")
+                return  # the journal of a killed run was lost
+            journal.note(record)
+            path.parent.mkdir(parents=True, exist_ok=True)
             disk.publish(_temporary(folder, index), path)
         if not _holds(folder, record):
             raise DiskError(f"{path} is not what was written to it: check the disk")
-    except (OSError, DiskError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
+    except DiskError as error:
+        cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
             raise UnreadableError(f"cannot write {path.name}: {cause.strerror}") from error
-        if isinstance(error, DiskError):
-            raise
-        raise DiskError(
-            f"cannot write {path}: {error.strerror}; see to it, then run again to go on"
-        ) from error
+        raise
 
 
 def sha256(data: bytes | memoryview) -> str:
