@@ -183,9 +183,8 @@ def start_child(
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Runs `measure_child` in a process with that many devices: its rows and the noise."""
     file = scratch / f"{devices}.npy"
-    passed = {
-        name: getattr(args, name) for name in ("batch", "width", "blocks", "steps", "repeats")
-    }
+    names = ("parametrization", "batch", "width", "blocks", "steps", "repeats")
+    passed = {name: getattr(args, name) for name in names}
     flags = [f"--{name}={value}" for name, value in passed.items()]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     done = subprocess.run(

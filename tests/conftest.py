@@ -3,8 +3,9 @@ import os
 import shutil
 import tempfile
 
-# Compiling is most of the suite's time: what one process has compiled, the others and those that
-# tests start take from a cache.
+# Compiling is most of the suite's time. LLVM's later passes make small programs no faster, and what
+# one process has compiled, the others and those that tests start take from a cache.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ucjax-tests-")

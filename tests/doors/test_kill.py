@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny
 
 from ucjax.comparison import table
 
@@ -16,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 MOMENTS = [
     ".cache/textures-train*",
     "protections/clean-seed0/files/images/*/0001.png",
-    "features/efficientnet_lite0.safetensors",
-    "clusters/efficientnet_lite0-k3-seed0.safetensors",
+    "features/tiny.safetensors",
+    "clusters/tiny-k3-seed0.safetensors",
     "protections/uc-seed0/noise.safetensors",
     "protections/uc-seed0/files/images/*/0001.png",
     "cells/*.json",
@@ -25,10 +26,10 @@ MOMENTS = [
 
 
 def start(folder, compiled):
-    command = [sys.executable, "-m", "ucjax.main", "--config=configs/smoke.py"]
+    command = [sys.executable, "-m", "ucjax.main", "--config=configs/smoke.py", *tiny.JOB]
     command += [f"--workdir={folder}", f"--config.data.cache={folder / '.cache'}"]
     command += ["--config.availability=False"]
-    environment = os.environ | {"UCJAX_CACHE": str(compiled)}
+    environment = os.environ | {"UCJAX_CACHE": str(compiled), "PYTHONPATH": str(tiny.FOLDER)}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -8,17 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from safetensors.numpy import load_file
 
 from ucjax.comparison import table
 
 ROOT = Path(__file__).parents[2]
-JOB = [sys.executable, "-m", "ucjax.main", "--config=configs/smoke.py"]
+JOB = [sys.executable, "-m", "ucjax.main", "--config=configs/smoke.py", *tiny.JOB]
 
 
-def start(command, **environment):
+def start(command):
     return subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=400
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tiny.FOLDER)},
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
 
 
@@ -41,7 +47,7 @@ def runs(tmp_path_factory):
 
 def test_clusters_noise_and_victims_equal_those_of_one_device(runs):
     alone, together, _ = runs
-    name = "clusters/efficientnet_lite0-k3-seed0.safetensors"
+    name = "clusters/tiny-k3-seed0.safetensors"
     one, two = (load_file(f / name) for f in (alone, together))
     np.testing.assert_array_equal(one["assignment"], two["assignment"])
     np.testing.assert_allclose(one["centers"], two["centers"], rtol=1e-4, atol=1e-5)
@@ -51,7 +57,7 @@ def test_clusters_noise_and_victims_equal_those_of_one_device(runs):
     # The clean row, whose files are the same to the byte: Adam turns rounding into other pixels of
     # the noise where its gradient is next to nothing, and so into other protected files.
     tables = [table.load(folder) for folder in (alone, together)]
-    one, two = (found.entry("clean", "resnet18").results[0, 0].curve for found in tables)
+    one, two = (found.entry("clean", "tiny").results[0, 0].curve for found in tables)
     # The first epoch's loss; rounding grows along a training.
     np.testing.assert_allclose(one[0].train_loss, two[0].train_loss, rtol=1e-3)
     # Both ask for the same cell of it.
@@ -66,7 +72,7 @@ def test_process_0_alone_writes_and_speaks(runs):
     lines = (together / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == len(set(lines)) == 2 + 2 * 2
     assert json.loads((together / "env.json").read_text())["processes"] == 2
-    spoken = [line for line in output.splitlines() if "report:" in line or "clusters eff" in line]
+    spoken = [line for line in output.splitlines() if "report:" in line or "clusters tiny" in line]
     assert len(spoken) == 2
     assert all(line.startswith("[0] ") for line in spoken)
 

@@ -3,10 +3,10 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from tiny import Tiny
 
 from ucjax.data.images import ImageSet
 from ucjax.errors import UserError
-from ucjax.networks.resnet import ResNet18
 from ucjax.runtime import checkpoint, parallel
 from ucjax.runtime.progress import MetricsFile, Progress
 from ucjax.victims import step as victim_step
@@ -14,7 +14,7 @@ from ucjax.victims import training as victim_train
 from ucjax.victims.contract import VictimSpec
 
 SPEC = VictimSpec(
-    model="resnet18", recipes=(), width=4, epochs=3, batch_size=16, optimizer="sgd",
+    model="tiny", recipes=(), width=4, epochs=3, batch_size=16, optimizer="sgd",
     learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=0, momentum=0.9, weight_decay=0.05,
     short_side=18, crop=16, mean=(0.5, 0.4, 0.3), std=(0.5, 0.6, 0.7), flip=True,
 )  # fmt: skip
@@ -159,7 +159,7 @@ def test_steps_on_four_devices_equal_plain_sgd(mesh):
     seed = parallel.replicate(np.uint32(5), mesh)
     programs = victim_step.compile_victim(SPEC, 3, TOTAL_STEPS, mesh)
     state = programs.init(seed)
-    losses, params, stats = plain_sgd(ResNet18(3, SPEC.width), state, images, labels, steps=3)
+    losses, params, stats = plain_sgd(Tiny(3, SPEC.width), state, images, labels, steps=3)
     ours = []
     for _ in losses:
         state, (value, _) = programs.step(state, *parallel.shard((images, labels), mesh), seed)
@@ -178,7 +178,7 @@ def test_accuracy_counts_every_test_image_once(tmp_path, mesh):
     programs = victim_step.compile_victim(SPEC, 3, TOTAL_STEPS, mesh)
     state = programs.init(parallel.replicate(np.uint32(5), mesh))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits = jax.jit(lambda v, x: ResNet18(3, SPEC.width).apply(v, x, train=False))(
+    logits = jax.jit(lambda v, x: Tiny(3, SPEC.width).apply(v, x, train=False))(
         parallel.to_host(variables), normalized(TEST.center_crops(16))
     )
     predicted = np.argmax(logits, -1)
