@@ -1,6 +1,6 @@
 """Runs the miniature of every config of configs/paper and configs/beyond, in one process.
 
-    python .ci/miniatures.py [NAME …] [--turn N]
+    python .ci/miniatures.py [NAME …]
 
 One process compiles each program once, and a miniature takes the cells of those before it.
 """
@@ -20,21 +20,18 @@ from ucjax.report.finish import finish
 from ucjax.runtime import parallel
 
 ROOT = Path(__file__).parents[1]
-ROOMS, QUARTERS = ("paper", "beyond"), 4
+ROOMS = ("paper", "beyond")
 
 
 def main() -> None:
-    """Runs those named, those whose turn it is, or all; exits where one is wrong."""
+    """Runs those named, or all; exits where one is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as epsilon")
-    parser.add_argument("--turn", type=int, metavar="N", help="a quarter of them, by N modulo 4")
     arguments = parser.parse_args()
     files = sorted(p for room in ROOMS for p in (ROOT / "configs" / room).glob("[a-z]*.py"))
     chosen = [path for path in files if path.stem in arguments.names or not arguments.names]
     if len(arguments.names) not in (0, len(chosen)):
         parser.error(f"choose of {', '.join(path.stem for path in files)}")
-    if arguments.turn is not None:
-        chosen = chosen[arguments.turn % QUARTERS :: QUARTERS]
     parallel.initialize(coordinator="", processes=1, process_id=0, detect=False)
     with tempfile.TemporaryDirectory() as scratch:
         done: list[Path] = []
