@@ -44,6 +44,13 @@ def test_a_page_fits_a_phone_and_says_nothing_to_the_console(name, pages, shown)
     assert shown.errors == []
 
 
+def test_a_phone_shows_results_without_scrolling_sideways(pages, shown):
+    shown.open(pages["run"], width=360)
+    fits = "(x => x.scrollWidth <= x.clientWidth)(document.querySelector('.scroll'))"
+    assert shown.tell("document.querySelector('.scroll').innerText").startswith("trained on")
+    assert shown.tell(fits)
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("name", PAGES)
 def test_text_can_be_read(name, dark, pages, shown):

@@ -94,6 +94,9 @@ pre.command { background: var(--card); border-radius: 10px; padding: .8rem 1rem;
   .cluster > :first-child { grid-column: 2; grid-row: 1; }
   .bars .row { grid-template: "name value" "track track" / 1fr max-content; }
   dl { grid-template-columns: 1fr; gap: 0; }
+  .scroll { padding: .5rem .7rem; }
+  th, td { padding: .45rem .3rem; font-size: .9rem; }
+  th:first-child, td:first-child { white-space: normal; min-width: 6.5rem; }
   dd { margin-bottom: .5rem; }
 }
 @media print { .pair input, .stage .over, .live .stage::after { display: none; }
