@@ -2,18 +2,21 @@
 
     python -m benchmarks.protect                    # synthetic photos
     python -m benchmarks.protect --photos FOLDER    # your own
+    python -m benchmarks.protect --kind gratings --formats png webp jpeg --sizes 3000x4000
     python -m benchmarks.protect --large 8000x12500    # instead of all that, memory for one photo
 
 With an existing protector, against decoding and encoding alone by Pillow with the same threads:
 once with the settings that `Image.save` has by default, once with ours (a faster deflate). All
 that protect does beyond (surrogate, noise, reading back, PSNR, SSIM, checksums) is the difference.
 The two are timed in turns, and ratios are taken within a round. Start-up counts, as from the second
-run on a machine: programs compiled by an earlier one are in the cache.
+run on a machine: programs compiled by an earlier one are in the cache. What a photo takes in each
+part of the work, one thread alone, is beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -24,7 +27,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -32,7 +37,12 @@ from PIL import ExifTags, Image
 from ucjax import surrogates
 from ucjax.config import photos as photos_config
 from ucjax.data import folder, textures
-from ucjax.files.picture import Encoding, Picture, write
+from ucjax.data.rows import in_memory
+from ucjax.files import picture
+from ucjax.files.cue import sampled_share
+from ucjax.files.fidelity import compare
+from ucjax.files.picture import SUFFIXES, Encoding, Picture, write
+from ucjax.files.protect import center_crop
 from ucjax.photos import protect as owner
 from ucjax.protections import controls, gratings, protector
 from ucjax.protections.noise import on_whole
@@ -40,6 +50,8 @@ from ucjax.protections.protector import Protector
 from ucjax.protections.waves import Gratings
 from ucjax.runtime import parallel
 
+# Photos of which the parts are timed.
+_IN_PARTS = 24
 # Prints the largest resident memory of a run of its own, in MiB. Linux counts that of the parent,
 # before the child became another program, into `ru_maxrss`.
 _MEASURED = """
@@ -58,7 +70,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="instead of synthetic ones")
     parser.add_argument("--sizes", nargs="*", default=["256x341", "1200x1600"], metavar="HxW")
     parser.add_argument("--kind", choices=("pixels", "gratings"), default="pixels")
-    parser.add_argument("--format", choices=("png", "webp", "jpeg"), default="png")
+    parser.add_argument("--formats", nargs="+", choices=tuple(SUFFIXES), default=["png"])
     parser.add_argument("--count", type=int, default=96, help="photos of a size")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", type=int, nargs="*", default=[100, 10_000], metavar="N")
@@ -77,16 +89,18 @@ def main() -> None:
         rows = []
         for size in ["given"] if arguments.photos else arguments.sizes:
             photos = arguments.photos or make_photos(place / size, size, arguments.count)
-            encoding = Encoding(arguments.format)
-            _protect(photos, place, encoding)  # compiles
-            rows.append(throughput(size, photos, place, arguments.repeats, encoding))
-            print(_spelled(rows[-1]))
+            for form in arguments.formats:
+                encoding = Encoding(form)
+                _protect(photos, place, encoding)  # compiles
+                rows.append(throughput(size, photos, place, arguments.repeats, encoding))
+                rows[-1]["parts_ms"] = parts(photos, place, encoding)
+                print(_spelled(rows[-1]), flush=True)
         peaks = {count: peak_memory(place, count) for count in arguments.memory}
         for count, mib in peaks.items():
             print(f"{count} photos of 96 x 128 px: peak memory {mib:.0f} MiB")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    given = {"kind": arguments.kind, "format": arguments.format}
-    values = {**given, "cores": os.cpu_count(), "throughput": rows, "peak_mib": peaks}
+    given = {"kind": arguments.kind, "cores": os.cpu_count()}
+    values = {**given, "throughput": rows, "peak_mib": peaks}
     arguments.out.write_text(json.dumps(values, indent=2) + "\n")
 
 
@@ -132,7 +146,7 @@ def make_photos(place: Path, size: str, count: int) -> Path:
 
 def throughput(
     size: str, photos: Path, place: Path, repeats: int, encoding: Encoding
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Returns images/s of the three ways and the ratios, median and range over the repeats."""
     names = folder.walk(photos)
     ways: dict[str, Callable[[], None]] = {
@@ -151,7 +165,47 @@ def throughput(
         name: [ours / theirs for ours, theirs in zip(rates["protect"], rates[name], strict=True)]
         for name in list(ways)[1:]
     }
-    return {"size": size, "images": len(names), "rates": rates, "ratios": ratios}
+    given = {"size": size, "format": encoding.format, "images": len(names)}
+    return {**given, "rates": rates, "ratios": ratios}
+
+
+def parts(photos: Path, place: Path, encoding: Encoding) -> dict[str, float]:
+    """Returns the milliseconds that a photo takes in each part of protect, a median, in one thread.
+
+    Of the first photos of the folder, in the order in which protect does it; its checksums and its
+    journal are not among them.
+    """
+    chosen = protector.load(place / "protector")
+    patterns = chosen.patterns()
+    nearest = owner.nearest_cluster(chosen, owner.load_surrogate(chosen))
+    nearest(np.zeros((chosen.crop, chosen.crop, 3), np.uint8))  # compiles
+    laps: dict[str, list[float]] = {}
+    for name in folder.walk(photos)[:_IN_PARTS]:
+        last = time.perf_counter()
+
+        def lap(part: str) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            laps.setdefault(part, []).append(1000 * (now - last))
+            last = now
+
+        clean = picture.read((photos / name).read_bytes())
+        lap("decode")
+        crop = center_crop(clean, chosen)
+        lap("reduce")
+        cluster = nearest(crop)
+        lap("features")
+        noised = on_whole(patterns, cluster, clean.pixels)
+        lap("noise")
+        encoded = write(replace(clean, pixels=noised), encoding)
+        lap("encode")
+        written = picture.read_pixels(in_memory, io.BytesIO(encoded)).pixels
+        lap("read back")
+        compare(clean.pixels, written)
+        if encoding.format == "jpeg":
+            sampled_share(clean.pixels, noised, written)
+        lap("measure")
+    return {part: round(statistics.median(taken), 2) for part, taken in laps.items()}
 
 
 def _protect(photos: Path, place: Path, encoding: Encoding) -> None:
@@ -240,11 +294,13 @@ def _peak(*command: object) -> float:
 
 
 def _spelled(row: dict) -> str:
-    parts = [f"{row['size']}: protect {statistics.median(row['rates']['protect']):.1f} images/s"]
+    rate = statistics.median(row["rates"]["protect"])
+    said = [f"{row['size']} to {row['format']}: protect {rate:.1f} images/s"]
     for name, ratios in row["ratios"].items():
         median, low, high = statistics.median(ratios), min(ratios), max(ratios)
-        parts.append(f"{median:.2f} x {name} ({low:.2f} to {high:.2f})")
-    return " · ".join(parts)
+        said.append(f"{median:.2f} x {name} ({low:.2f} to {high:.2f})")
+    said.append(", ".join(f"{part} {ms:g}" for part, ms in row["parts_ms"].items()) + " ms")
+    return " · ".join(said)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def protect_files(
     Raises:
       UserError: the folder was made with other settings, or cannot be written.
     """
-    patterns, short_side = protector.patterns(), protector.short_side
+    patterns = protector.patterns()
     by_folder = _by_folder(protector, labels, class_names)
 
     def read(index: int) -> Source:
@@ -152,9 +152,10 @@ def protect_files(
         return source
 
     def plus(index: int, clean: Picture) -> Noised:
-        size, cluster = _resized(clean, short_side), by_folder[index]
+        _check_side(clean)
+        cluster = by_folder[index]
         if cluster is None:
-            cluster = cluster_of(_center_crop(clean, size, protector.crop))
+            cluster = cluster_of(center_crop(clean, protector))
         noised = on_whole(patterns, cluster, clean.pixels)
         return Noised(noised, cluster, patterns.sha256(cluster))
 
@@ -175,6 +176,14 @@ def protect_files(
         unlisted=unlisted,
     )
     return run(task, "protecting", threads, progress)
+
+
+def center_crop(clean: Picture, protector: Protector) -> np.ndarray:
+    """Returns what the protector's surrogate sees of a picture, uint8 `[crop, crop, 3]`."""
+    height, width, _ = clean.pixels.shape
+    small = clean.reduced(decode.resized((width, height), protector.short_side))
+    top, left = (round((side - protector.crop) / 2) for side in small.shape[:2])
+    return small[top : top + protector.crop, left : left + protector.crop]
 
 
 def _by_folder(
@@ -201,18 +210,10 @@ def _job_of(
     }
 
 
-def _resized(clean: Picture, short_side: int) -> tuple[int, int]:
-    """Returns width and height that a picture is resized to, to be seen by the surrogate."""
+def _check_side(clean: Picture) -> None:
     height, width, _ = clean.pixels.shape
     if min(height, width) < _SMALLEST_SIDE:
         raise UnreadableError(f"{width} x {height} pixels: too small to carry noise")
-    return decode.resized((width, height), short_side)
-
-
-def _center_crop(clean: Picture, size: tuple[int, int], crop: int) -> np.ndarray:
-    small = clean.reduced(size)
-    top, left = (round((side - crop) / 2) for side in small.shape[:2])
-    return small[top : top + crop, left : left + crop]
 
 
 def _read_file(path: Path, keep: Collection[str] = ()) -> Source:
