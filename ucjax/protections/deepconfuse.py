@@ -131,17 +131,19 @@ def train(given: Given, networks: Networks, own: np.ndarray, feed: Feed, size: i
     state, done = crafting.restore(
         path, begin(parallel.replicate(np.uint32(given.seed), mesh)), mesh
     )
-    bar = given.progress("trials", options["trials"] * n, done=done * n)
     steps = -(-n // size)
+    images = options["epochs"] * steps * size  # that a trial sees
+    bar = given.progress("trials", options["trials"] * images, done=done * images)
     for trial in range(done, options["trials"]):
         numbers = parallel.replicate(np.array([given.seed, trial], np.uint32), mesh)
         classifier, learning = fresh(numbers), (state.target, state.optimizer)
         for epoch in range(options["epochs"]):
             order = np.random.default_rng((given.seed, trial, epoch)).permutation(n)
-            for chosen in np.resize(order, (steps, size)):
+            for number, chosen in enumerate(np.resize(order, (steps, size)), start=1):
                 crops, rows = feed.center_crops(chosen), parallel.shard(own[chosen], mesh)
                 learning, classifier, loss = step(learning, state.attack, classifier, crops, rows)
                 jax.block_until_ready(loss)
+                bar.update(trial * images + (epoch * steps + number) * size)
         right = _accuracy(count, classifier, own, feed, size, mesh)
         better = right < float(parallel.to_host(state.worst))
         kept = state.attack if better else state.kept
@@ -152,8 +154,8 @@ def train(given: Given, networks: Networks, own: np.ndarray, feed: Feed, size: i
         if not np.isfinite(value):
             raise UserError(f"the generator of row deepconfuse diverged in trial {trial + 1}")
         given.metrics.write("deepconfuse", trial + 1, loss=value, accuracy=right)
-        bar.update((trial + 1) * n, accuracy=right)
-    bar.close(options["trials"] * n)
+        bar.update((trial + 1) * images, accuracy=right)
+    bar.close(options["trials"] * images)
     return state
 
 
