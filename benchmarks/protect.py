@@ -210,7 +210,11 @@ def parts(photos: Path, place: Path, encoding: Encoding) -> dict[str, float]:
 
 def _protect(photos: Path, place: Path, encoding: Encoding) -> None:
     done = owner.protect_folder(
-        photos, place / "out", photos_config(), published=place / "protector", encoding=encoding
+        photos,
+        place / "out",
+        photos_config(),
+        published=place / "protector",
+        format=encoding.format,
     )
     assert not done.written.failures
 

@@ -22,7 +22,6 @@ from ucjax.data.folder import walk
 from ucjax.errors import UserError
 from ucjax.files import manifest as protected
 from ucjax.files import verification
-from ucjax.files.picture import Encoding
 from ucjax.files.verification import Verification
 from ucjax.names import Name
 from ucjax.photos import evaluate as owner_evaluation
@@ -77,8 +76,8 @@ def protect(
     out: str | Path,
     *,
     protector: str | Path | Protector | None = None,
-    protection: str = "uc",
-    format: str = "png",
+    protection: str = config.OWNERS_ROW,
+    format: str = "auto",
     keep_metadata: Sequence[str] = (),
     opt_out: bool = False,
     threads: int | None = None,
@@ -92,7 +91,7 @@ def protect(
     out: None = None,
     *,
     protector: str | Path | Protector | None = None,
-    protection: str = "uc",
+    protection: str = config.OWNERS_ROW,
     threads: int | None = None,
     **settings: Any,
 ) -> ProtectedImages: ...
@@ -103,8 +102,8 @@ def protect(
     out: str | Path | None = None,
     *,
     protector: str | Path | Protector | None = None,
-    protection: str = "uc",
-    format: str = "png",
+    protection: str = config.OWNERS_ROW,
+    format: str = "auto",
     keep_metadata: Sequence[str] = (),
     opt_out: bool = False,
     threads: int | None = None,
@@ -117,7 +116,8 @@ def protect(
       out: a folder for the copies of a folder's photos.
       protector: the noise to use, as returned or its folder; None learns one from these photos.
       protection: the row of the table to learn, one noise per cluster.
-      format: "png", "webp", "jpeg" or "same" (see `picture.Encoding`).
+      format: "png", "webp", "jpeg" or "same" (see `picture.Encoding`); "auto" is "same" for
+        gratings and else "png". Arrays are never compressed with loss.
       keep_metadata: what to keep beyond rights, descriptions and dates: "camera", "gps".
       opt_out: adds the machine-readable reservation against training.
       threads: None for one a processor.
@@ -139,19 +139,16 @@ def protect(
         if isinstance(photos, str | Path):
             if out is None:
                 raise UserError("a folder of photos needs a folder for the copies: give out=")
-            encoding = Encoding(format, opt_out)
             chosen = config.with_settings(config.photos(len(walk(Path(photos)))), settings)
-            options["keep"] = tuple(keep_metadata)
+            options |= {"format": format, "opt_out": opt_out, "keep": tuple(keep_metadata)}
             owner_page.check(Path(out))
-            done = owner.protect_folder(
-                Path(photos), Path(out), chosen, encoding=encoding, **options
-            )
+            done = owner.protect_folder(Path(photos), Path(out), chosen, **options)
             owner_page.write(Path(photos), Path(out), protector=typed, unlisted=done.unlisted)
             return ProtectedFolder(*done)
         root, copies = Path(scratch) / "photos", Path(scratch) / "out"
         names = _write(photos, root)
         chosen = config.with_settings(config.photos(len(names)), settings)
-        done = owner.protect_folder(root, copies, chosen, **options)
+        done = owner.protect_folder(root, copies, chosen, format="png", **options)
         if done.written.failures:
             name, reason = done.written.failures[0]
             raise UserError(f"image {int(Path(name).stem)} cannot be protected: {reason}")

@@ -9,7 +9,7 @@ from ucjax.cli import settings
 from ucjax.cli.command import COMMANDS, build, main
 from ucjax.config import photos
 from ucjax.errors import UserError
-from ucjax.files.picture import FORMATS
+from ucjax.photos.protect import FORMATS
 from ucjax.protections.table import PROTECTIONS
 from ucjax.report.glossary import GLOSSARY
 from ucjax.victims.table import LABELS, MODELS, RECIPES, TREATMENTS

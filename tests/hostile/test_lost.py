@@ -299,7 +299,8 @@ def test_a_half_written_note_of_a_killed_run_is_made_again(name, data, place):
 def learnt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("learnt")
     ready.photos(folder / "photos", 8)
-    small = ["--config.data.short_side=36", "--config.data.crop=32", "--config.noise.batch_size=8"]
+    size = ["--config.data.short_side=36", "--config.data.crop=32"]
+    small = [*size, "--config.noise.batch_size=8", "--protection=uc"]
     command = ("protect", folder / "photos", folder / "out", *small)
     code, text = ucjax(*command, "--config.noise.epochs=1", "--clusters", 3)
     assert code == 0, text

@@ -17,6 +17,7 @@ from ucjax.photos.protect import load_surrogate, nearest_cluster
 from ucjax.protections import protector as protectors
 
 SETTINGS = {
+    "protection": "uc",
     "data__short_side": 36,
     "data__crop": 32,
     "clusters__k": 3,
@@ -151,7 +152,8 @@ def test_folders_are_the_command_s(done, tmp_path):
 
 def test_victims_are_trained_on_arrays(done, tmp_path):
     labels = [number % 2 for number in range(12)]
-    small = {key: value for key, value in SETTINGS.items() if key != "noise__batch_size"}
+    other = ("protection", "noise__batch_size")
+    small = {key: value for key, value in SETTINGS.items() if key not in other}
     found = ucjax.evaluate(
         photos(), done.images, labels=labels, workdir=tmp_path, **VICTIM, **small
     )

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import odd_files
@@ -28,6 +29,7 @@ SMALL = [
     "--config.data.crop=32",
     "--config.noise.epochs=1",
     "--config.noise.batch_size=8",
+    "--protection=uc",
 ]
 
 
@@ -143,6 +145,26 @@ def test_a_credential_of_the_clean_picture_is_dropped(hostile_run):
     outputs = {record["name"]: out / "images" / record["output"] for record in read_manifest(out)}
     assert b"c2pa credential" in (photos / "credential.jpg").read_bytes()
     assert b"c2pa" not in outputs["credential.jpg"].read_bytes()
+
+
+def test_gratings_reach_every_file_and_it_stays_what_it_is(hostile_run, tmp_path):
+    photos, out = hostile_run[0], tmp_path / "out"
+    code, text = ucjax(
+        "protect", photos, out, "--protection", "gratings", "--clusters", 3, *SMALL[:2]
+    )
+    assert code == 3
+    found = {record["name"]: record for record in read_manifest(out)}
+    expected = {name for name, (_, reason) in odd_files.FILES.items() if not reason}
+    assert expected - {*found} == {"one bit.png"}
+    assert "one bit.png: black and white alone, which leaves a wave no room" in text
+    jpeg = {".jpg", ".jpeg", ".jfif"}
+    for name, record in found.items():
+        path = out / "images" / record["output"]
+        lossy = Path(name).suffix.lower() in jpeg
+        assert (opened(path).format == "JPEG") == (path.suffix == ".jpg") == lossy
+        assert record["cue"] > 0.9 if lossy else record["max_delta_255"] == 16
+    code, text = ucjax("verify", out, "--against", photos)
+    assert (code, "0 faults" in text) == (0, True), text
 
 
 @pytest.fixture(scope="module")

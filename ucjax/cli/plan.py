@@ -69,11 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _config(arguments: argparse.Namespace) -> ConfigDict:
     from ucjax.cli import settings
+    from ucjax.config import OWNERS_ROW
     from ucjax.data.folder import walk
 
     if arguments.config is None:
         count = arguments.images or len(walk(arguments.photos))
-        protecting = {"protections": ("uc",), "victims": ()}
+        protecting = {"protections": (OWNERS_ROW,), "victims": ()}
         return settings.load(None, arguments.overrides, photos=count, **protecting)
     options: dict[str, Any] = {}
     if arguments.photos:

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="ROW",
         help="up to three rows of gratings, as --protection of ucjax protect takes them (default "
-        "gratings:eps=4 gratings:eps=8 gratings:eps=16)",
+        "those of its --strength subtle, balanced and strong)",
     )
     parser.add_argument(
         "--out",

@@ -26,15 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protection",
         metavar="ROW",
-        help="what to learn: uc (default), gratings, or another row of one noise per cluster, with "
+        help="what to learn: gratings (default), uc, or another row of one noise per cluster, with "
         "its keys (gratings:bands=1/40,1/21); see ucjax compare --help",
     )
     parser.add_argument(
         "--format",
-        choices=("png", "webp", "jpeg", "same"),  # files.picture imports numpy
-        default="png",
-        help="png (default) and webp are lossless; jpeg breaks the budget, by as much as is then "
-        "printed; same: JPEG for JPEG, WebP for WebP, else PNG",
+        choices=("auto", "png", "webp", "jpeg", "same"),  # photos.protect imports numpy
+        default="auto",
+        help="png and webp are lossless; jpeg breaks the budget, by as much as is then printed; "
+        "same: JPEG for JPEG, WebP for WebP, else PNG; auto (default): same for gratings, else png",
     )
     parser.add_argument(
         "--strength",
@@ -77,7 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
     from ucjax.data import decode
     from ucjax.errors import printable
-    from ucjax.files.picture import Encoding
     from ucjax.photos import protect as owner
     from ucjax.report import owner as page
     from ucjax.runtime import parallel
@@ -92,7 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         config,
         published=arguments.protector,
         protection=protection,
-        encoding=Encoding(arguments.format, arguments.opt_out),
+        format=arguments.format,
+        opt_out=arguments.opt_out,
         keep=arguments.keep_metadata,
         threads=arguments.threads,
     )
@@ -121,10 +121,11 @@ def _check_unused(arguments: argparse.Namespace) -> None:
 
 
 def _protection(arguments: argparse.Namespace) -> str:
+    from ucjax.config import OWNERS_ROW
     from ucjax.errors import UserError
 
     if not arguments.strength:
-        return arguments.protection or "uc"
+        return arguments.protection or OWNERS_ROW
     if given := [key for key in ("protection", "eps") if getattr(arguments, key)]:
         raise UserError(f"--strength {arguments.strength} sets --{given[0]} as well: drop one")
     from ucjax.protections.gratings import STRENGTHS

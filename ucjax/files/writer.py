@@ -357,6 +357,11 @@ def _written(task: Task, index: int, output: str, source: Source) -> Record:
         with disk.saying(path):
             copy = copies.write(clean, noised, encoding, temporary, source.mode, see)
     measured = copy.measured
+    added = copy.cue if encoding.format == "jpeg" else measured.max_delta_255
+    if task.keep_going and not added:
+        raise UnreadableError(
+            "black and white alone, which leaves a wave no room: choose --protection uc"
+        )
     if encoding.format != "jpeg":  # which nobody can hold to a budget: it is measured
         _check_budget(measured, task.epsilon_255, task.norm, path)
     record = {

@@ -29,7 +29,7 @@ from ucjax.protections.noise import Patterns, Pixels, on_whole
 from ucjax.protections.waves import Gratings
 
 COUNT = 6
-ROWS = ("gratings:eps=4", "gratings:eps=8", "gratings:eps=16")
+ROWS = tuple(gratings.STRENGTHS.values())
 _MOST_ROWS = 3
 _ABOUT = {
     "chroma": "A wave of colour per cluster, without training",

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +24,9 @@ from ucjax.data import folder as folders
 from ucjax.data import images
 from ucjax.data.sources import Splits
 from ucjax.errors import StaleError, UserError
-from ucjax.files import claim
+from ucjax.files import claim, picture
 from ucjax.files import manifest as protected
-from ucjax.files.picture import PNG, Encoding
+from ucjax.files.picture import Encoding
 from ucjax.files.protect import ProtectedSet, protect_files
 from ucjax.protections import protector
 from ucjax.protections.noise import Noise
@@ -33,6 +34,8 @@ from ucjax.protections.protector import Protector
 from ucjax.runtime import checkpoint, disk, parallel, workdir
 from ucjax.runtime.progress import MetricsFile, Outlook
 
+# How copies are written: "auto" is "same" for gratings, which JPEG keeps, and "png" for all else.
+FORMATS = ("auto", *picture.FORMATS)
 PROTECTOR, _TRAINING = "protector", ".training"
 # Of the training, beside the protector.
 SETTINGS = "settings.json"
@@ -55,8 +58,9 @@ def protect_folder(
     config: ConfigDict,
     *,
     published: Path | None = None,
-    protection: str = "uc",
-    encoding: Encoding = PNG,
+    protection: str = defaults.OWNERS_ROW,
+    format: str = "auto",
+    opt_out: bool = False,
     keep: Sequence[str] = (),
     threads: int | None = None,
 ) -> Protection:
@@ -73,7 +77,8 @@ def protect_folder(
       config: how the protector is learnt.
       published: a protector's folder, None to learn one.
       protection: the row of the table to learn, one noise per cluster.
-      encoding: of the copies.
+      format: of the copies, one of `FORMATS`.
+      opt_out: adds the machine-readable reservation against training.
       keep: metadata to keep beyond the list (`metadata.KEEPABLE`).
       threads: None for one a processor.
 
@@ -84,6 +89,7 @@ def protect_folder(
     _check_places(photos, out)
     with disk.held(out):
         claim.claim(out, (PROTECTOR, _TRAINING))
+        encoding = Encoding(format, opt_out)
         return _protect(photos, out, config, published, protection, encoding, keep, threads)
 
 
@@ -115,6 +121,8 @@ def _protect(
             checkpoint.write_json(where / SETTINGS, _settings(config))
             _learn(photos, names, labels, class_names, config, out, outlook)
     chosen = protector.load(where)
+    if encoding.format == "auto":
+        encoding = replace(encoding, format="png" if chosen.gratings is None else "same")
     cluster_of = nearest_cluster(chosen, load_surrogate(chosen))
     start = time.monotonic()
     written = protect_files(

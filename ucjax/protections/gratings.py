@@ -26,7 +26,9 @@ from ucjax.runtime import checkpoint, parallel
 from ucjax.surrogates.features import make_step, step_size
 
 OPTIONS = {
-    "bands": "1/75,1/40,1/21",  # periods as shares of the short side, given to carriers in turn
+    # Periods as shares of the short side, given to carriers in turn. They are what victims of 64 px
+    # still see, and so those of every larger size: of 1/40 they see less than two pixels.
+    "bands": "1/24,1/16,1/10",
     "color": "chroma",  # "chroma": no luminance | "luma": no colour | "all"
     "wave": "square",  # "square" | "sine"
     "labels": "clusters",  # "clusters" | "folders": the owner's own, as clusters
