@@ -150,8 +150,8 @@ def experiment(argument: str) -> ConfigDict:
     return published(surrogate) if dash else published()
 
 
-# What owners get unless they ask for another row: docs/results.md says what it does.
-OWNERS_ROW = "uc"
+# What owners get unless they ask for another row, the same as --strength strong: docs/results.md.
+OWNERS_ROW = "gratings:color=all"
 # Images that the noise and each victim see at least: with a few hundred photos they would end
 # after a few dozen steps, long before a victim knows its photos.
 _NOISE_SEES, _VICTIM_SEES = 15_000, 30_000

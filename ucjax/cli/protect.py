@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protection",
         metavar="ROW",
-        help="what to learn: gratings (default), uc, or another row of one noise per cluster, with "
-        "its keys (gratings:bands=1/40,1/21); see ucjax compare --help",
+        help="what to learn: gratings:color=all (default), uc, or another row of one noise per "
+        "cluster, with its keys (gratings:bands=1/40,1/21); see ucjax compare --help",
     )
     parser.add_argument(
         "--format",
@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strength",
         choices=("subtle", "balanced", "strong"),
-        help="gratings, from hardly to plainly visible; instead of --protection and --eps",
+        help="gratings, from hardly to plainly visible (strong: the default); instead of "
+        "--protection and --eps",
     )
     parser.add_argument("--eps", type=int, metavar="N", help="budget in 1/255 (default 16)")
     parser.add_argument("--clusters", type=int, metavar="P", help="default 10, or fewer photos")

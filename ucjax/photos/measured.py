@@ -11,8 +11,8 @@ from typing import NamedTuple
 from ucjax import names
 
 STATE = (
-    "No protection of photographs has been shown yet: what is written here changes your "
-    "photographs, and whether training suffers from it is to be measured."
+    "On photographs, waves at full strength took much from one network and little from another, "
+    "and nothing else took anything: whether training on yours suffers is to be measured."
 )
 _BESIDE = (
     "those of clean files 61.7 ± 1.5 % (2,000 clothing photographs of 256 px, ResNet-18 at 128 px, "

@@ -28,6 +28,7 @@ from ucjax.files import claim, picture
 from ucjax.files import manifest as protected
 from ucjax.files.picture import Encoding
 from ucjax.files.protect import ProtectedSet, protect_files
+from ucjax.names import parse
 from ucjax.protections import protector
 from ucjax.protections.noise import Noise
 from ucjax.protections.protector import Protector
@@ -112,7 +113,8 @@ def _protect(
         raise UserError(f"no pictures under {photos} (looked for {types})")
     labels, class_names = folders.labels(names)
     where = published or out / PROTECTOR
-    outlook = _outlook(len(names), config.noise.epochs)
+    trains = parse(protection, "row").base != "gratings"
+    outlook = _outlook(len(names), config.noise.epochs if trains else 0)
     config.protections = (protection,)
     if published is None:
         if (where / protector.DESCRIPTION).exists():
