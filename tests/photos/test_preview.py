@@ -161,7 +161,7 @@ def test_every_number_that_is_quoted_is_in_the_results():
             missing.append(number)
     assert missing == []
     assert measured.said("gratings", 3) == measured.said("", 16) == measured._NOTHING
-    assert measured.said("gratings:eps=16:wave=sine", 16) == measured._NOTHING
+    assert measured.said("gratings:eps=16:bands=1/9", 16) == measured._NOTHING
     assert (
         measured.said("gratings:eps=16", 16) == measured.said("gratings", 16) != measured._NOTHING
     )

@@ -142,8 +142,7 @@ def protect_files(
     Raises:
       UserError: the folder was made with other settings, or cannot be written.
     """
-    patterns = protector.patterns()
-    by_folder = _by_folder(protector, labels, class_names)
+    patterns, by_folder = protector.patterns(), _by_folder(protector, labels, class_names)
 
     def read(index: int) -> Source:
         source = _read_file(root / names[index], keep)

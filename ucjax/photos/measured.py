@@ -72,8 +72,8 @@ _BY_KIND = {
     "gratings": (
         Attack(
             "Compress the files",
-            "In 36 photographs of 256 px, JPEG at quality 80 (4:2:0) left 72, 89 and 96 % of the "
-            "waves of strength balanced (fine, middle, coarse), JPEG at 95 (4:4:4) 99 %.",
+            "In 36 photographs of 256 px, JPEG at quality 80 (4:2:0) left 62, 74 and 99 % of the "
+            "default's waves (fine, middle, coarse), JPEG at 95 (4:4:4) 99 %.",
         ),
         Attack(
             "Take the colour away",

@@ -113,8 +113,7 @@ def _protect(
         raise UserError(f"no pictures under {photos} (looked for {types})")
     labels, class_names = folders.labels(names)
     where = published or out / PROTECTOR
-    trains = parse(protection, "row").base != "gratings"
-    outlook = _outlook(len(names), config.noise.epochs if trains else 0)
+    outlook = _outlook(len(names), protection, config.noise.epochs)
     config.protections = (protection,)
     if published is None:
         if (where / protector.DESCRIPTION).exists():
@@ -123,8 +122,6 @@ def _protect(
             checkpoint.write_json(where / SETTINGS, _settings(config))
             _learn(photos, names, labels, class_names, config, out, outlook)
     chosen = protector.load(where)
-    if encoding.format == "auto":
-        encoding = replace(encoding, format="png" if chosen.gratings is None else "same")
     cluster_of = nearest_cluster(chosen, load_surrogate(chosen))
     start = time.monotonic()
     written = protect_files(
@@ -135,7 +132,7 @@ def _protect(
         class_names=class_names,
         cluster_of=cluster_of,
         protector_sha256=hashlib.sha256((where / protector.DESCRIPTION).read_bytes()).hexdigest(),
-        encoding=encoding,
+        encoding=_encoding(encoding, chosen),
         keep=keep,
         unlisted=[_below(photos, folder) for folder, _ in unlisted],
         refused=_refuser(photos, out),
@@ -148,13 +145,21 @@ def _protect(
     return Protection(written, chosen, where, tuple(unlisted), converted(out), seconds)
 
 
+def _encoding(asked: Encoding, chosen: Protector) -> Encoding:
+    if asked.format != "auto":
+        return asked
+    return replace(asked, format="png" if chosen.gratings is None else "same")
+
+
 def converted(out: Path) -> tuple[tuple[str, str], ...]:
     """Returns the names in a written folder, and what 8-bit RGB could not hold of them."""
     records = protected.read_manifest(out)
     return tuple((r["name"], r["converted"]) for r in records if "converted" in r)
 
 
-def _outlook(count: int, epochs: int) -> Outlook:
+def _outlook(count: int, protection: str, epochs: int) -> Outlook:
+    if parse(protection, "row").base == "gratings":  # drawn, not trained
+        epochs = 0
     # In forward passes of the surrogate, from a profile with EfficientNet-Lite0 at 128 px.
     each = {"decoding photos": 0.1, "features": 1.0, "noise": 3.0 * epochs, "protecting": 3.0}
     return Outlook({label: count * work for label, work in each.items()})
