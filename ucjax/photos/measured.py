@@ -25,7 +25,8 @@ _BY_BUDGET = {
     ),
     ("gratings:color=all", 16): (
         f"Measured at this budget: victims of the files reach 55.4 ± 5.4 %, {_BESIDE}: 6 points "
-        "less, as much as the spread."
+        "less, as much as the spread. Of a small VGG at 64 px 25.9 ± 3.8 %, of clean files "
+        "49.4 ± 2.5 %: it protects against that one."
     ),
     ("gratings:wave=sine", 16): (
         f"Measured at this budget: victims of the files reach 62.5 ± 4.3 %, {_BESIDE}: nothing "

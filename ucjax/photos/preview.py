@@ -22,7 +22,7 @@ from ucjax.errors import UserError
 from ucjax.files import picture
 from ucjax.files.fidelity import Fidelity, compare
 from ucjax.files.manifest import Failure
-from ucjax.files.picture import PNG, Encoding, Picture, UnreadableError
+from ucjax.files.picture import Encoding, Picture, UnreadableError
 from ucjax.photos import regions
 from ucjax.protections import controls, gratings, table
 from ucjax.protections.noise import Patterns, Pixels, on_whole
@@ -88,7 +88,6 @@ def preview(
     *,
     count: int = COUNT,
     rows: Sequence[str] = ROWS,
-    encoding: Encoding = PNG,
     threads: int | None = None,
 ) -> Preview:
     """Puts some gratings, and random noise of the largest budget, on photographs of a folder.
@@ -100,7 +99,6 @@ def preview(
       photos: the folder.
       count: how many, spread over the folder.
       rows: of the table, up to three, such as "gratings:eps=8"; others need training.
-      encoding: of the files whose size is told.
       threads: None for one a processor.
 
     Raises:
@@ -114,7 +112,7 @@ def preview(
         try:
             clean, size = read(photos / name)
             with one_large(clean.pixels.nbytes):
-                return _look(name, size, clean, made, index, encoding)
+                return _look(name, size, clean, made, index)
         except (UnreadableError, decode.RefusedError) as error:
             return name, str(error)
 
@@ -196,7 +194,6 @@ def _look(
     clean: Picture,
     made: Sequence[Budget],
     row: int,
-    encoding: Encoding,
 ) -> Shown:
     height, width, _ = clean.pixels.shape
     squares = regions.squares(clean.pixels, CROP)
@@ -205,7 +202,10 @@ def _look(
         noised = replace(clean, pixels=on_whole(budget.patterns, row, clean.pixels))
         measured = compare(clean.pixels, noised.pixels)
         whole, crops = _views(noised, squares)
-        versions.append(Version(measured, _size(noised, encoding), whole, crops))
+        # As protect writes them unless told otherwise.
+        written = "same" if isinstance(budget.patterns, Gratings) else "png"
+        bytes_ = _size(noised, Encoding(written).of(name))
+        versions.append(Version(measured, bytes_, whole, crops))
     whole, crops = _views(clean, squares)
     return Shown(name, width, height, size, whole, crops, clean.icc, tuple(versions))
 
