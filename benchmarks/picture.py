@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ucjax.config import OWNERS_ROW
 from ucjax.photos.preview import budgets, read
 from ucjax.protections.noise import on_whole
 from ucjax.report.tiles import difference
@@ -52,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", metavar="PHOTO", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("docs/images/gratings.png"))
-    parser.add_argument("--protection", default="gratings:eps=16")
+    parser.add_argument("--protection", default=OWNERS_ROW)
     parser.add_argument("--side", type=int, default=192)
     arguments = parser.parse_args()
     content = io.BytesIO()
