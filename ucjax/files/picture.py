@@ -89,6 +89,12 @@ class Encoding:
     format: str = "png"
     opt_out: bool = False  # adds the machine-readable reservation against training
 
+    def chosen(self, waves: bool) -> Encoding:
+        """Returns what "auto" is: "same" for waves, which JPEG keeps, and "png" for all else."""
+        if self.format != "auto":
+            return self
+        return replace(self, format="same" if waves else "png")
+
     def of(self, name: str) -> Encoding:
         """Returns the encoding of the copy of a file of this name."""
         if self.format != "same":

@@ -12,7 +12,7 @@ from ucjax import names
 
 STATE = (
     "On photographs, waves at full strength took much from one network and little from another, "
-    "and nothing else took anything: whether training on yours suffers is to be measured."
+    "the paper's noise nothing: whether training on yours suffers is to be measured."
 )
 _BESIDE = (
     "those of clean files 61.7 ± 1.5 % (2,000 clothing photographs of 256 px, ResNet-18 at 128 px, "

@@ -202,10 +202,8 @@ def _look(
         noised = replace(clean, pixels=on_whole(budget.patterns, row, clean.pixels))
         measured = compare(clean.pixels, noised.pixels)
         whole, crops = _views(noised, squares)
-        # As protect writes them unless told otherwise.
-        written = "same" if isinstance(budget.patterns, Gratings) else "png"
-        bytes_ = _size(noised, Encoding(written).of(name))
-        versions.append(Version(measured, bytes_, whole, crops))
+        encoding = Encoding("auto").chosen(isinstance(budget.patterns, Gratings)).of(name)
+        versions.append(Version(measured, _size(noised, encoding), whole, crops))
     whole, crops = _views(clean, squares)
     return Shown(name, width, height, size, whole, crops, clean.icc, tuple(versions))
 

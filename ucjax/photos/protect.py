@@ -7,7 +7,6 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ucjax import config as defaults
+from ucjax import names as named
 from ucjax import surrogates
 from ucjax.comparison import rows, run
 from ucjax.comparison.ground import Ground
@@ -28,14 +28,13 @@ from ucjax.files import claim, picture
 from ucjax.files import manifest as protected
 from ucjax.files.picture import Encoding
 from ucjax.files.protect import ProtectedSet, protect_files
-from ucjax.names import parse
 from ucjax.protections import protector
 from ucjax.protections.noise import Noise
 from ucjax.protections.protector import Protector
 from ucjax.runtime import checkpoint, disk, parallel, workdir
 from ucjax.runtime.progress import MetricsFile, Outlook
 
-# How copies are written: "auto" is "same" for gratings, which JPEG keeps, and "png" for all else.
+# "auto": see `Encoding.chosen`.
 FORMATS = ("auto", *picture.FORMATS)
 PROTECTOR, _TRAINING = "protector", ".training"
 # Of the training, beside the protector.
@@ -90,7 +89,7 @@ def protect_folder(
     _check_places(photos, out)
     with disk.held(out):
         claim.claim(out, (PROTECTOR, _TRAINING))
-        encoding = Encoding(format, opt_out)
+        encoding = Encoding(named.known(format, FORMATS, "format"), opt_out)
         return _protect(photos, out, config, published, protection, encoding, keep, threads)
 
 
@@ -132,7 +131,7 @@ def _protect(
         class_names=class_names,
         cluster_of=cluster_of,
         protector_sha256=hashlib.sha256((where / protector.DESCRIPTION).read_bytes()).hexdigest(),
-        encoding=_encoding(encoding, chosen),
+        encoding=encoding.chosen(chosen.gratings is not None),
         keep=keep,
         unlisted=[_below(photos, folder) for folder, _ in unlisted],
         refused=_refuser(photos, out),
@@ -145,12 +144,6 @@ def _protect(
     return Protection(written, chosen, where, tuple(unlisted), converted(out), seconds)
 
 
-def _encoding(asked: Encoding, chosen: Protector) -> Encoding:
-    if asked.format != "auto":
-        return asked
-    return replace(asked, format="png" if chosen.gratings is None else "same")
-
-
 def converted(out: Path) -> tuple[tuple[str, str], ...]:
     """Returns the names in a written folder, and what 8-bit RGB could not hold of them."""
     records = protected.read_manifest(out)
@@ -158,7 +151,7 @@ def converted(out: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _outlook(count: int, protection: str, epochs: int) -> Outlook:
-    if parse(protection, "row").base == "gratings":  # drawn, not trained
+    if named.parse(protection, "row").base == "gratings":  # drawn, not trained
         epochs = 0
     # In forward passes of the surrogate, from a profile with EfficientNet-Lite0 at 128 px.
     each = {"decoding photos": 0.1, "features": 1.0, "noise": 3.0 * epochs, "protecting": 3.0}
