@@ -6,7 +6,8 @@
 One thread, milliseconds of its processor time a file, median over the photos: decoding and
 encoding, which every tool waits for, then the wave, reading back, the hashes and the measures of
 what is seen. Beside them the share of the wave's amplitude that the written file holds (matched
-filter), and its size over that of the clean picture in the same encoding.
+filter), and its size over that of the clean picture: of the photo's own file where the copy is of
+its format, else encoded in the same way.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import numpy as np
 
 from benchmarks.protect import make_photos
 from ucjax.data import folder
-from ucjax.files import cue, picture
+from ucjax.files import copies, cue, picture
 from ucjax.files.fidelity import compare
-from ucjax.files.picture import Encoding, Picture
+from ucjax.files.picture import Encoding
 from ucjax.protections import gratings
 from ucjax.protections.noise import on_whole
 from ucjax.protections.waves import Gratings
@@ -79,15 +80,17 @@ def measure(paths: list[Path], waves: Gratings, encoding: Encoding) -> dict[str,
 
     for row, path in enumerate(paths):
         data = path.read_bytes()
-        clean = timed("decode", lambda: picture.read(data)).pixels  # noqa: B023
+        photo = timed("decode", lambda: picture.read(data))  # noqa: B023
+        clean = photo.pixels
         added = timed("wave", lambda: on_whole(waves, row, clean))  # noqa: B023
-        file = timed("encode", lambda: picture.write(Picture(added), encoding))  # noqa: B023
+        file = timed("encode", lambda: copies.encoded(photo, added, encoding))  # noqa: B023
         found = timed("read back", lambda: picture.read(file)).pixels  # noqa: B023
         timed("seen", lambda: compare(clean, found))  # noqa: B023
         timed("hashes", lambda: [hashlib.sha256(x).digest() for x in (data, file)])  # noqa: B023
         shares.append(cue.share(clean, added, found))
         sizes += len(file)
-        clean_sizes += len(picture.write(Picture(clean), encoding))
+        kept = path.suffix == picture.SUFFIXES[encoding.format]
+        clean_sizes += len(data) if kept else len(picture.write(photo, encoding))
     parts = {part: 1000 * statistics.median(values) for part, values in seconds.items()}
     return {
         "parts_ms": parts,

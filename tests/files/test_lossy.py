@@ -1,16 +1,18 @@
 """JPEG in, JPEG out: what is said of files that cannot keep a budget."""
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 
 import numpy as np
 import pytest
 import wavy
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from ucjax.errors import UserError
-from ucjax.files import cue, inspection, manifest, verification
+from ucjax.files import cue, inspection, manifest, picture, verification
 from ucjax.files.picture import PNG, Encoding
 from ucjax.protections import protector
 from ucjax.protections.noise import on_whole
@@ -168,3 +170,50 @@ def test_folders_of_a_protector_are_clusters(tmp_path):
     for folders in (("dogs", "cats"), ("a", "a", "b", "c"), (1, 2, 3, 4)):
         with pytest.raises(ValueError, match="folders"):
             protector.save(wavy.made_protector(folders=folders), tmp_path / "wrong")
+
+
+@pytest.mark.parametrize(
+    ("side", "quality", "subsampling", "mode", "expected", "largest"),
+    [
+        (1200, 90, "4:2:0", "RGB", (True, 2), 1.25),  # as it was
+        (160, 90, "4:2:0", "RGB", (True, 0), 3.5),  # waves of a few pixels need colour in full
+        (160, 10, "4:4:4", "RGB", (False, 0), 20),  # too coarse for any wave
+        (160, 90, "4:4:4", "L", (True, 0), 6),
+        (160, 90, "4:4:4", "CMYK", (False, 0), 6),
+    ],
+)
+def test_a_jpeg_is_written_as_it_was_if_that_keeps_its_wave(
+    side, quality, subsampling, mode, expected, largest, tmp_path
+):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    image = wavy.photo(0, side, side + 8).convert(mode)
+    image.save(photos / "a.jpg", quality=quality, subsampling=subsampling)
+    summary = wavy.protect(photos, ["a.jpg"], out, encoding=Encoding("same"))
+    with Image.open(out / "images" / "a.jpg") as copy, Image.open(photos / "a.jpg") as photo:
+        same = copy.quantization[0] == photo.quantization[0]
+        assert (same, JpegImagePlugin.get_sampling(copy)) == expected
+        if not same:
+            assert copy.quantization == standard(95)
+    assert summary.output_bytes / summary.source_bytes < largest
+    assert verification.verify_folder(out, photos).failures == ()
+
+
+def standard(quality):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
+    return Image.open(file).quantization
+
+
+def test_tables_of_a_strange_file_are_not_believed():
+    file = io.BytesIO()
+    wavy.photo(0, 40, 40).save(file, "JPEG", quality=90, subsampling="4:2:0")
+    data = file.getvalue()
+    place = data.index(b"\xff\xc0") + 11  # identifier, sampling and table of the first component
+    assert picture.read(data).jpeg == picture.Jpeg((*map(tuple, standard(90).values()),), 2)
+    for sampling, table in ((0x22, 3), (0x22, 15), (0x41, 0)):
+        strange = data[:place] + bytes([sampling, table]) + data[place + 2 :]
+        with contextlib.suppress(picture.UnreadableError):
+            found = picture.read(strange)
+            assert found.jpeg is None or found.jpeg.subsampling == 0
+            picture.write(found, Encoding("jpeg"))

@@ -118,10 +118,10 @@ def test_the_size_of_a_large_file_is_told_from_a_part(alpha, monkeypatch):
     )
     mask = rng.integers(0, 2, (1500, 200), np.uint8) if alpha else None
     large = picture.Picture(pixels.clip(0, 255).astype(np.uint8), alpha=mask)
-    whole = preview._size(large, picture.PNG)
+    whole = preview._size(large, large.pixels, picture.PNG)
     assert whole == len(picture.write(large, picture.PNG))
     monkeypatch.setattr(preview, "_ENCODED_PIXELS", 60_000)
-    assert preview._size(large, picture.PNG) == pytest.approx(whole, rel=0.05)
+    assert preview._size(large, large.pixels, picture.PNG) == pytest.approx(whole, rel=0.05)
 
 
 @pytest.mark.parametrize("size", [(5, 9), (16, 16), (40, 700), (300, 90), (250, 333)])

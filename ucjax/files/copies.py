@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
-from ucjax.data.rows import Hold, Rows
+from ucjax.data.rows import Hold, Rows, in_memory
 from ucjax.files import cue, picture
 from ucjax.files.fidelity import Fidelity, compare
 from ucjax.files.picture import Encoding, Picture
@@ -82,14 +82,57 @@ def write(
       UnreadableError: the format cannot hold the picture.
       OSError: the file cannot be written to.
     """
+    tries = _finer(clean, noised.pixels, encoding)
+    return next(filter(None, (_try(clean, x, encoding, temporary, mode, see) for x in tries)))
+
+
+def _try(
+    clean: Picture,
+    noised: Picture,
+    encoding: Encoding,
+    temporary: Path,
+    mode: int | None,
+    see: Hold,
+) -> Copy | None:
+    """Does what `write` does with a picture as it is to be encoded; None if that was too coarse."""
     with disk.draft(temporary, mode) as file:
         hashed = _Hashed(file)
-        protected = replace(clean, pixels=noised.pixels)
-        picture.save(protected, encoding, cast(BinaryIO, hashed))
+        picture.save(noised, encoding, cast(BinaryIO, hashed))
     with open(temporary, "rb") as file:
         written = picture.read_pixels(see, file).pixels
-    left = None
+    left = _left(clean, noised, written, encoding)
+    if _too_coarse(left, noised):
+        return None
+    return Copy(hashed.digest.hexdigest(), hashed.size, compare(clean.pixels, written), left)
+
+
+def encoded(clean: Picture, pixels: Rows, encoding: Encoding) -> bytes:
+    """Returns the content of the file that `write` writes of a picture and its pixels with noise.
+
+    Raises:
+      UnreadableError: the format cannot hold the picture.
+    """
+    for noised in _finer(clean, pixels, encoding):
+        data = picture.write(noised, encoding)
+        written = picture.read_pixels(in_memory, io.BytesIO(data)).pixels
+        if not _too_coarse(_left(clean, noised, written, encoding), noised):
+            break
+    return data
+
+
+def _finer(clean: Picture, pixels: Rows, encoding: Encoding) -> Iterator[Picture]:
+    """Yields the picture to be written: as JPEG in ever finer ways, the first that will do."""
+    for jpeg in picture.finer(clean.jpeg) if encoding.format == "jpeg" else (None,):
+        yield replace(clean, pixels=pixels, jpeg=jpeg)
+
+
+def _left(clean: Picture, noised: Picture, written: Rows, encoding: Encoding) -> float | None:
+    """Returns the share of the noise's amplitude in a JPEG file, if it has any noise to hold."""
     if encoding.format == "jpeg":
         with contextlib.suppress(ValueError):  # of a control without noise
-            left = cue.sampled_share(clean.pixels, noised.pixels, written)
-    return Copy(hashed.digest.hexdigest(), hashed.size, compare(clean.pixels, written), left)
+            return cue.sampled_share(clean.pixels, noised.pixels, written)
+    return None
+
+
+def _too_coarse(left: float | None, noised: Picture) -> bool:
+    return left is not None and left < cue.ENOUGH and noised.jpeg is not None

@@ -8,6 +8,8 @@ import numpy as np
 
 from ucjax.data.rows import BAND, Rows
 
+# Lossy files are to hold this share of their cue.
+ENOUGH = 0.85
 _SAMPLED = 2**21  # values
 
 

@@ -8,10 +8,10 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import BinaryIO, Generic, cast
+from typing import Any, BinaryIO, Generic, NamedTuple, cast
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from ucjax.data import rows
 from ucjax.data.decode import RefusedError, composite, is_wide, open_picture, split
@@ -33,12 +33,25 @@ _PNG = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 # `exact` keeps the colour under transparent pixels, which carries noise as well.
 _WEBP = {"lossless": True, "quality": 0, "method": 0, "exact": True}
 _JPEG = {"quality": 95, "subsampling": "4:4:4"}
+_FULL = 0  # colour at full resolution, 4:4:4
 # Of more no exact number is of use.
 _COUNTED_FRAMES = 100
 
 
 class UnreadableError(Exception):
     """A file that cannot be protected, and why, in a few words."""
+
+
+class Jpeg(NamedTuple):
+    """How finely a JPEG file holds its picture.
+
+    Attributes:
+      tables: of quantization, 64 values each: of luminance, and of colour where that has its own.
+      subsampling: of colour, as Pillow numbers it: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0.
+    """
+
+    tables: tuple[tuple[int, ...], ...]
+    subsampling: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +66,7 @@ class Picture(Generic[P]):
     color: Mapping[str, bytes] = field(default_factory=dict)  # PNG's cICP, gAMA and cHRM
     dpi: tuple[float, float] | None = None
     converted: tuple[str, ...] = ()  # what 8-bit RGB cannot hold, and became
+    jpeg: Jpeg | None = None  # of a JPEG file, and how one is written; None for quality 95, 4:4:4
 
     def on_white(self) -> Image.Image:
         """Returns what a page shows, and what `data.decode.decode` returns."""
@@ -80,7 +94,7 @@ class Picture(Generic[P]):
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are written: "png", "webp" (both lossless) or "jpeg" (4:4:4, quality 95).
+    """How pictures are written: "png", "webp" (both lossless) or "jpeg" (see `Picture.jpeg`).
 
     With "same", files that are called JPEG become JPEG, those called WebP lossless WebP, and all
     others PNG.
@@ -187,7 +201,33 @@ def _read(
         color=png_color(data) if image.format == "PNG" else {},
         dpi=metadata.dpi(image),
         converted=tuple(converted),
+        jpeg=_jpeg(image),
     )
+
+
+def _jpeg(image: Image.Image) -> Jpeg | None:
+    """Returns how finely a JPEG file holds its picture, if it holds it as RGB or grey files do."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode not in ("RGB", "L"):
+        return None
+    chosen = [image.quantization.get(table) for *_, table in image.layer[:2]]
+    if not chosen or not all(table and len(table) == 64 for table in chosen):
+        return None
+    # Files of one colour, and of the rarer ways to halve it, have no number: -1.
+    sampling = max(JpegImagePlugin.get_sampling(image), _FULL)
+    return Jpeg(tuple(tuple(table) for table in chosen if table), sampling)
+
+
+def finer(jpeg: Jpeg | None) -> Iterator[Jpeg | None]:
+    """Yields ways to write a picture as JPEG, each a finer and larger file than the one before.
+
+    As its own file was written, which takes nothing from what that holds; the same with colour at
+    full resolution; and as any other picture is.
+    """
+    if jpeg:
+        yield jpeg
+        if jpeg.subsampling != _FULL:
+            yield jpeg._replace(subsampling=_FULL)
+    yield None
 
 
 def decoded_bytes(data: bytes) -> int:
@@ -257,8 +297,14 @@ def save(picture: Picture, encoding: Encoding, file: BinaryIO) -> None:
         settings |= _PNG
     else:
         settings |= {"xmp": metadata.xmp(rights)} if rights else {}
-        settings |= _WEBP if encoding.format == "webp" else _JPEG
+        settings |= _WEBP if encoding.format == "webp" else _as(picture.jpeg)
     image = rows.image_of(picture.pixels)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
     image.save(file, encoding.format.upper(), **settings)
+
+
+def _as(jpeg: Jpeg | None) -> Mapping[str, Any]:
+    if jpeg is None:
+        return _JPEG
+    return {"qtables": [*map(list, jpeg.tables)], "subsampling": jpeg.subsampling}

@@ -35,15 +35,15 @@ from ucjax.protections.waves import Gratings
 from ucjax.runtime import disk
 
 _JPEG = (".jpg", ".jpeg")
-# Lossy files with gratings are held to this share of the wave's amplitude, but for 1 in 100.
-CUE_LEFT, _MAY_HOLD_LESS = 0.85, 0.01
+# Lossy files with gratings are held to `cue.ENOUGH` of the wave's amplitude, but for 1 in 100.
+_MAY_HOLD_LESS = 0.01
 
 
 class Cue(NamedTuple):
     """How much of the wave's amplitude lossy files hold, as shares of what was put on them."""
 
     files: int
-    held: int  # of these, with `CUE_LEFT` or more
+    held: int  # of these, with `cue.ENOUGH` or more
     median: float
     least: float
 
@@ -122,8 +122,8 @@ def verify(
     if left and left.held < (1 - _MAY_HOLD_LESS) * left.files:
         worst = min(shares, key=lambda output: shares[output])
         failures.append(
-            f"{left.files - left.held} of {left.files} JPEG files hold less than {CUE_LEFT:.0%} of "
-            f"their wave, least {left.least:.0%}, {worst}: use --format png"
+            f"{left.files - left.held} of {left.files} JPEG files hold less than {cue.ENOUGH:.0%} "
+            f"of their wave, least {left.least:.0%}, {worst}: use --format png"
         )
     highest = max((result.highest for result in results), default=0)
     return Verification(len(records), tuple(failures), highest, cue=left)
@@ -133,7 +133,7 @@ def _summed_up(shares: Mapping[str, float]) -> Cue | None:
     values = list(shares.values())
     if not values:
         return None
-    held = sum(value >= CUE_LEFT for value in values)
+    held = sum(value >= cue.ENOUGH for value in values)
     return Cue(len(values), held, round(median(values), 4), round(min(values), 4))
 
 

@@ -19,7 +19,7 @@ from ucjax.data import decode
 from ucjax.data import folder as folders
 from ucjax.data.rows import BAND, Hold, in_memory, one_large
 from ucjax.errors import UserError
-from ucjax.files import picture
+from ucjax.files import copies, picture
 from ucjax.files.fidelity import Fidelity, compare
 from ucjax.files.manifest import Failure
 from ucjax.files.picture import Encoding, Picture, UnreadableError
@@ -203,7 +203,7 @@ def _look(
         measured = compare(clean.pixels, noised.pixels)
         whole, crops = _views(noised, squares)
         encoding = Encoding("auto").chosen(isinstance(budget.patterns, Gratings)).of(name)
-        versions.append(Version(measured, _size(noised, encoding), whole, crops))
+        versions.append(Version(measured, _size(clean, noised.pixels, encoding), whole, crops))
     whole, crops = _views(clean, squares)
     return Shown(name, width, height, size, whole, crops, clean.icc, tuple(versions))
 
@@ -220,13 +220,14 @@ def _views(
     return np.asarray(image), tuple(regions.cut(pixels, square).copy() for square in squares)
 
 
-def _size(noised: Picture, encoding: Encoding) -> int:
-    """Returns the bytes of a file; of a large picture from bands spread over it."""
-    height, width, _ = noised.pixels.shape
+def _size(clean: Picture, pixels: np.ndarray, encoding: Encoding) -> int:
+    """Returns the bytes of a copy; of a large picture from bands spread over it."""
+    height, width, _ = pixels.shape
     step = height * width // _ENCODED_PIXELS
     if step < 2:
-        return len(picture.write(noised, encoding))
+        return len(copies.encoded(clean, pixels, encoding))
     rows = np.arange(height) // BAND % step == 0
-    alpha = None if noised.alpha is None else noised.alpha[rows]
-    part = picture.write(replace(noised, pixels=noised.pixels[rows], alpha=alpha), encoding)
-    return round(len(part) * height / int(rows.sum()))
+    alpha = None if clean.alpha is None else clean.alpha[rows]
+    part = replace(clean, pixels=clean.pixels[rows], alpha=alpha)
+    data = copies.encoded(part, pixels[rows], encoding)
+    return round(len(data) * height / int(rows.sum()))
