@@ -92,7 +92,7 @@ def paper(surrogate: str = "clip") -> ConfigDict:
 
     c.files = f = ConfigDict()
     f.geometry = "crop"  # "crop": centre crops, as published | "native": whole files
-    # Of every row's files: "png" | "webp" (both lossless) | "jpeg" (4:4:4, 95) | "same" as photos
+    # Of every row's files: "png" | "webp" (both lossless) | "jpeg" | "same" as photos
     f.format = "png"
 
     c.victim = v = ConfigDict()
