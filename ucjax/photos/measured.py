@@ -74,7 +74,16 @@ _BY_KIND = {
         Attack(
             "Compress the files",
             "In 36 photographs of 256 px, JPEG at quality 80 (4:2:0) left 62, 74 and 99 % of the "
-            "default's waves (fine, middle, coarse), JPEG at 95 (4:4:4) 99 %.",
+            "default's waves (fine, middle, coarse), JPEG at 95 (4:4:4) 99 %. On textures of "
+            "64 px, where waves are a few pixels long, training on files of quality 75 gave "
+            "victims 51.9 ± 10.8 %, on the copies as they were 14.9 ± 1.7 %, on clean files "
+            "73.7 ± 12.9 %.",
+        ),
+        Attack(
+            "Look for the waves",
+            "Who knows of them can cluster the files and subtract the mean picture of each "
+            "cluster: on textures that gave all of the accuracy back (81.9 ± 2.8 %). It stops who "
+            "trains on what they find, not who studies it.",
         ),
         Attack(
             "Take the colour away",
