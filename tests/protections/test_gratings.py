@@ -5,7 +5,6 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +19,6 @@ from ucjax.protections.contract import Given
 from ucjax.protections.noise import on_whole
 from ucjax.protections.waves import COLOR, LEAST_PERIOD, PHASE, Gratings
 from ucjax.runtime.progress import MetricsFile
-from ucjax.surrogates import Preprocessing, Surrogate
 
 BANDS = "1/75,1/40,1/21"
 REC_601 = np.array([0.299, 0.587, 0.114])
@@ -331,15 +329,6 @@ def given(mesh, tmp_path):
     )
     assignment = (np.arange(n) % P).astype(np.int32)
     centers = np.array([[0, 0], [0.1, 0], [5, 5], [5, 5.1]], np.float32)
-    kernel = rng.normal(size=(5, 5, 3, 2)).astype(np.float32)
-
-    def embed(kernel, images):
-        out = jax.lax.conv_general_dilated(
-            images, kernel, (3, 3), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return jax.numpy.abs(out).mean((1, 2))
-
-    surrogate = Surrogate(embed, kernel, CROP, Preprocessing((0, 0, 0), (1, 1, 1)), "conv", "none")
     settings = config.with_settings(
         config.photos(), {"data__short_side": SHORT, "data__crop": CROP, "clusters__k": P}
     )
@@ -349,7 +338,7 @@ def given(mesh, tmp_path):
         values = {
             "images": images, "config": shared, "options": options, "seed": 3,
             "clusters": lambda: Clusters(centers, assignment, 0.0, 1),
-            "surrogate": lambda: surrogate, "folder": tmp_path, "mesh": mesh,
+            "surrogate": lambda: pytest.fail("no wave needs one"), "folder": tmp_path, "mesh": mesh,
             "metrics": MetricsFile(tmp_path / "metrics.jsonl"),
         }  # fmt: skip
         return Given(**(values | others))
@@ -388,48 +377,14 @@ def test_near_clusters_get_carriers_far_apart(given):
 
 def test_folders_are_clusters_if_asked(given):
     def never():
-        raise AssertionError("neither clusters nor a surrogate are needed")
+        raise AssertionError("no clusters are needed")
 
-    noise = gratings.fit(given("gratings:labels=folders", clusters=never, surrogate=never))
+    noise = gratings.fit(given("gratings:labels=folders", clusters=never))
     np.testing.assert_array_equal(noise.row, np.arange(23) % 3)
     assert len(noise.patterns.carriers) == 3
     unlabelled = replace(given().images, labels=np.full(23, -1, np.int32))
     with pytest.raises(UserError, match="labels=folders"):
         gratings.fit(given("gratings:labels=folders", images=unlabelled))
-
-
-@pytest.mark.parametrize("labels", ["clusters", "folders"])
-def test_the_surrogate_chooses_what_leads_to_wrong_centers(labels, given, monkeypatch, one_device):
-    monkeypatch.setattr(gratings, "_CANDIDATES", 12)
-    row = f"gratings:assign=surrogate:labels={labels}:color=all:eps=64"
-    asked = given(row)
-    noise = gratings.fit(asked)
-    p = len(noise.patterns.carriers)
-    clean = int(labels == "folders")
-    assert noise.image_passes == (12 + clean) * 23
-    angles = noise.patterns.carriers[:, 0]
-    assert len({*angles}) == p
-    assert {*angles} <= {*gratings.draw(3, 12, gratings.OPTIONS["bands"], "all")[:, 0]}
-    finished = replace(asked, surrogate=lambda: pytest.fail("it was chosen before"))
-    np.testing.assert_array_equal(gratings.fit(finished).patterns.carriers, noise.patterns.carriers)
-    # By hand: no other choice of different candidates is nearer to wrong centres in all.
-    candidates = Gratings(gratings.draw(3, 12, gratings.OPTIONS["bands"], "all"), 64, SHORT)
-    surrogate, crops = asked.surrogate(), asked.images.center_crops(CROP)
-
-    def mean(cluster, candidate):
-        shown = [x if candidate is None else candidates.add(candidate, x)
-                 for x in crops[noise.row == cluster]]  # fmt: skip
-        features = surrogate.embed(surrogate.params, np.stack(shown) / np.float32(255))
-        return np.asarray(features).mean(0)
-
-    goals = [mean(c, None) for c in range(p)] if clean else asked.clusters().centers
-    cost = np.array([
-        [min(np.square(goals[j] - mean(c, m)).sum() for j in range(p) if j != c) for m in range(12)]
-        for c in range(p)
-    ])  # fmt: skip
-    best = min(cost[range(p), order].sum() for order in itertools.permutations(range(12), p))
-    order = [candidates.carriers[:, 0].tolist().index(angle) for angle in angles]
-    assert cost[range(p), order].sum() == pytest.approx(best, rel=1e-4)
 
 
 @pytest.mark.parametrize(

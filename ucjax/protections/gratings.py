@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from scipy.optimize import linear_sum_assignment
 
 from ucjax import names
 from ucjax.errors import UserError
 from ucjax.protections.contract import Given
 from ucjax.protections.noise import Noise
 from ucjax.protections.waves import ANGLE, COLOR, PERIOD, WAVES, Gratings
-from ucjax.runtime import checkpoint, parallel
-from ucjax.surrogates.features import make_step, step_size
 
 OPTIONS = {
     # Periods as shares of the short side, given to carriers in turn. They are what victims of 64 px
@@ -32,7 +29,6 @@ OPTIONS = {
     "color": "chroma",  # "chroma": no luminance | "luma": no colour | "all"
     "wave": "square",  # "square" | "sine"
     "labels": "clusters",  # "clusters" | "folders": the owner's own, as clusters
-    "assign": "distance",  # "distance" | "surrogate": see `_far_apart` and `_fooling`
 }
 # What an owner may ask for by name. What each does to photographs: docs/photos.md.
 STRENGTHS = {
@@ -44,7 +40,6 @@ _CHOICES = {
     "color": ("chroma", "luma", "all"),
     "wave": WAVES,
     "labels": ("clusters", "folders"),
-    "assign": ("distance", "surrogate"),
 }
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # Rec. 601, as JPEG has it
 # A carrier is told apart from its neighbours in these by most: signs of all channels, of two.
@@ -55,8 +50,6 @@ _STREAM = 2  # controls draw from 0 and 1
 _JITTER = 0.08  # of the periods, so that they are not known from the row's name
 # Steps of sequences that never come near themselves: the golden ratio and the plastic number.
 _GOLDEN, _PLASTIC = 0.6180339887498949, 0.7548776662466927
-_CANDIDATES, _SAMPLE = 64, 32
-_ORDER = "order.safetensors"
 
 
 def fit(given: Given) -> Noise:
@@ -67,19 +60,12 @@ def fit(given: Given) -> Noise:
     """
     options, epsilon_255 = given.options, check(given.config, given.options)
     rows, centers = _clusters(given)
-    p, passes = int(rows.max()) + 1, 0
-    surrogate = options["assign"] == "surrogate"
-    drawn = draw(
-        given.seed, max(p, _CANDIDATES) if surrogate else p, options["bands"], options["color"]
-    )
-    order = np.arange(p)
-    if surrogate:
-        candidates = Gratings(drawn, epsilon_255, given.config.data.short_side, options["wave"])
-        order, passes = _fooling(given, rows, centers, candidates)
-    elif centers is not None and p > 1:
-        order = _far_apart(centers, distances(drawn))
-    gratings = Gratings(drawn[order], epsilon_255, given.config.data.short_side, options["wave"])
-    return Noise(gratings, rows, epsilon_255, clusters=rows, image_passes=passes)
+    p = int(rows.max()) + 1
+    carriers = draw(given.seed, p, options["bands"], options["color"])
+    if centers is not None and p > 1:
+        carriers = carriers[_far_apart(centers, distances(carriers))]
+    gratings = Gratings(carriers, epsilon_255, given.config.data.short_side, options["wave"])
+    return Noise(gratings, rows, epsilon_255, clusters=rows)
 
 
 def check(config: ConfigDict, options: Mapping[str, Any]) -> int:
@@ -202,51 +188,3 @@ def _far_apart(centers: np.ndarray, apart: np.ndarray) -> np.ndarray:
                 order[[i, j]] = order[[j, i]]
                 improved = True
     return order
-
-
-def _fooling(
-    given: Given, rows: np.ndarray, centers: np.ndarray | None, candidates: Gratings
-) -> tuple[np.ndarray, int]:
-    """Returns a candidate for each cluster, and how many images passed the surrogate.
-
-    The one that brings the mean feature of a few of its images nearest to another cluster's
-    centre; no two clusters get the same.
-    """
-    members = [np.flatnonzero(rows == cluster)[:_SAMPLE] for cluster in range(int(rows.max()) + 1)]
-    path, count = given.folder / _ORDER, len(candidates.carriers)
-    passes = (count + (centers is None)) * sum(map(len, members))
-    if not parallel.agree(path.exists()):
-        mean = _make_mean(given, candidates)
-        goals = np.stack([mean(few, None) for few in members]) if centers is None else centers
-        bar = given.progress("choosing gratings", passes)
-        cost = np.zeros((len(members), count))
-        for number in range(count):
-            for cluster, few in enumerate(members):
-                gap = np.square(np.delete(goals, cluster, axis=0) - mean(few, number))
-                cost[cluster, number] = gap.sum(axis=1).min(initial=np.inf)
-            bar.update(passes * (number + 1) // count)
-        bar.close(passes)
-        order = linear_sum_assignment(cost)[1] if len(members) > 1 else np.zeros(1, np.int64)
-        if parallel.is_main():
-            checkpoint.save_tree(path, {"order": order})
-        parallel.barrier("gratings")
-    return checkpoint.load_arrays(path)["order"], passes
-
-
-def _make_mean(
-    given: Given, candidates: Gratings
-) -> Callable[[np.ndarray, int | None], np.ndarray]:
-    """Returns `mean(images [m], candidate or None) -> [d]`, the mean feature of their crops."""
-    surrogate, mesh, crop = given.surrogate(), given.mesh, given.config.data.crop
-    step, params = make_step(surrogate, mesh), parallel.replicate(surrogate.params, mesh)
-    size = step_size(_SAMPLE, _SAMPLE, mesh)
-
-    def mean(images: np.ndarray, candidate: int | None) -> np.ndarray:
-        crops = given.images.center_crops(crop, images.tolist())
-        if candidate is not None:
-            crops = np.stack([candidates.add(candidate, x) for x in crops])
-        crops = parallel.pad(crops, size)[0]
-        features = parallel.to_host(step(params, parallel.shard(crops, mesh)))
-        return features[: len(images)].astype(np.float64).mean(axis=0)
-
-    return mean
