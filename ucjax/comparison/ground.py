@@ -221,11 +221,11 @@ def load_splits(
 
 
 def _few(images_: int, k: int) -> str:
-    """Says if clusters are so small that a noise learnt on one will hardly fit other images."""
+    """Says if clusters are so small that one noise each has little to be learnt from, or on."""
     fewer = max(2, images_ // _FEWEST)
     if images_ >= _FEWEST * k or fewer >= k:
         return ""
-    return f"; that is few for a noise to be learnt on: k={fewer} makes them larger"
+    return f"; few images for a noise of their own: k={fewer} makes them larger"
 
 
 def purity_of(clusters: Clusters, images_: ImageSet) -> float | None:

@@ -101,7 +101,7 @@ def _try(
     with open(temporary, "rb") as file:
         written = picture.read_pixels(see, file).pixels
     left = _left(clean, noised, written, encoding)
-    if _too_coarse(left, noised):
+    if noised.jpeg and _too_coarse(left):
         return None
     return Copy(hashed.digest.hexdigest(), hashed.size, compare(clean.pixels, written), left)
 
@@ -114,8 +114,10 @@ def encoded(clean: Picture, pixels: Rows, encoding: Encoding) -> bytes:
     """
     for noised in _finer(clean, pixels, encoding):
         data = picture.write(noised, encoding)
+        if not noised.jpeg:
+            break
         written = picture.read_pixels(in_memory, io.BytesIO(data)).pixels
-        if not _too_coarse(_left(clean, noised, written, encoding), noised):
+        if not _too_coarse(_left(clean, noised, written, encoding)):
             break
     return data
 
@@ -134,5 +136,5 @@ def _left(clean: Picture, noised: Picture, written: Rows, encoding: Encoding) ->
     return None
 
 
-def _too_coarse(left: float | None, noised: Picture) -> bool:
-    return left is not None and left < cue.ENOUGH and noised.jpeg is not None
+def _too_coarse(left: float | None) -> bool:
+    return left is not None and left < cue.ENOUGH
