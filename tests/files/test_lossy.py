@@ -12,7 +12,7 @@ import wavy
 from PIL import Image, JpegImagePlugin
 
 from ucjax.errors import UserError
-from ucjax.files import cue, inspection, manifest, picture, verification
+from ucjax.files import copies, cue, inspection, manifest, picture, verification
 from ucjax.files.picture import PNG, Encoding
 from ucjax.protections import protector
 from ucjax.protections.noise import on_whole
@@ -197,6 +197,10 @@ def test_a_jpeg_is_written_as_it_was_if_that_keeps_its_wave(
             assert copy.quantization == standard(95)
     assert summary.output_bytes / summary.source_bytes < largest
     assert verification.verify_folder(out, photos).failures == ()
+    photo = picture.read((photos / "a.jpg").read_bytes())
+    target = on_whole(wavy.made_protector().gratings, 0, photo.pixels)
+    written = (out / "images" / "a.jpg").read_bytes()
+    assert copies.encoded(photo, target, Encoding("jpeg")) == written
 
 
 def standard(quality):
