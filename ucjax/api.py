@@ -139,7 +139,9 @@ def protect(
         if isinstance(photos, str | Path):
             if out is None:
                 raise UserError("a folder of photos needs a folder for the copies: give out=")
-            chosen = config.with_settings(config.photos(len(walk(Path(photos)))), settings)
+            chosen = config.with_settings(
+                config.photos(len(walk(Path(photos))), protection), settings
+            )
             options |= {"format": format, "opt_out": opt_out, "keep": tuple(keep_metadata)}
             owner_page.check(Path(out))
             done = owner.protect_folder(Path(photos), Path(out), chosen, **options)
@@ -147,7 +149,7 @@ def protect(
             return ProtectedFolder(*done)
         root, copies = Path(scratch) / "photos", Path(scratch) / "out"
         names = _write(photos, root)
-        chosen = config.with_settings(config.photos(len(names)), settings)
+        chosen = config.with_settings(config.photos(len(names), protection), settings)
         done = owner.protect_folder(root, copies, chosen, format="png", **options)
         if done.written.failures:
             name, reason = done.written.failures[0]

@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ucjax import names
 from ucjax.errors import UserError
 
 SURROGATES = {
@@ -157,14 +158,22 @@ OWNERS_ROW = "gratings:color=all"
 _NOISE_SEES, _VICTIM_SEES = 15_000, 30_000
 
 
-def photos(count: int = 0) -> ConfigDict:
+def photos(count: int = 0, row: str = "") -> ConfigDict:
     """Returns the settings for a folder of photos on a laptop, offline.
 
-    Given their number, few photos get fewer clusters and more epochs.
+    Args:
+      count: their number, 0 where unknown: few photos get fewer clusters and more epochs.
+      row: the one to protect them with, where it is the only one. Waves have no size, so that
+        clusters for them are found in larger pictures, where they are purer: docs/results.md.
+
+    Raises:
+      UserError: `row` has another form.
     """
     c = paper()
     c.expected_time = "see ucjax plan"
     c.data.update(source="folder", short_side=146, crop=128)
+    if row and names.parse(row, "row").base == "gratings":
+        c.data.update(short_side=224, crop=224)
     c.surrogate.update(name="efficientnet_lite0", path="", batch_size=64)
     # The pixels themselves: ten generators take a CPU hours at this size.
     c.noise.update(

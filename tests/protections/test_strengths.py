@@ -4,11 +4,14 @@ import hashlib
 
 import jax
 import numpy as np
+import pytest
 import wavy
 
 from ucjax import config, names
+from ucjax.cli import settings as cli
 from ucjax.clusters import kmeans
 from ucjax.data.images import ImageSet
+from ucjax.errors import UserError
 from ucjax.files import fidelity
 from ucjax.protections import gratings, table
 from ucjax.protections.contract import Given
@@ -31,6 +34,17 @@ def test_strengths_are_rows_and_rise():
     assert list(gratings.STRENGTHS) == ["subtle", "balanced", "strong"]
     assert [x.delta_e_mean for x in seen] == sorted(x.delta_e_mean for x in seen)
     assert seen[1].ssim_luma > 0.99
+
+
+def test_clusters_for_waves_are_found_in_larger_pictures_unless_asked_otherwise():
+    for row in (config.OWNERS_ROW, *gratings.STRENGTHS.values()):
+        data = config.photos(500, row).data
+        assert (data.short_side, data.crop) == (224, 224)
+    assert config.photos(500, "uc").to_dict() == config.photos(500).to_dict()
+    asked = cli.load(None, ["--config.data.crop=100"], photos=500, row=config.OWNERS_ROW)
+    assert (asked.data.short_side, asked.data.crop) == (224, 100)
+    with pytest.raises(UserError, match="row"):
+        config.photos(500, "gratings:k")
 
 
 MADE = "ffef64b8ec58fba81a7d032af7ae0cf69175aab31678bfab9a07d579ae1269cb"

@@ -75,7 +75,7 @@ def _config(arguments: argparse.Namespace) -> ConfigDict:
     if arguments.config is None:
         count = arguments.images or len(walk(arguments.photos))
         protecting = {"protections": (OWNERS_ROW,), "victims": ()}
-        return settings.load(None, arguments.overrides, photos=count, **protecting)
+        return settings.load(None, arguments.overrides, photos=count, row=OWNERS_ROW, **protecting)
     options: dict[str, Any] = {}
     if arguments.photos:
         options = {"data__source": "folder", "data__root": str(arguments.photos)}

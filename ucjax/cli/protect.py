@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.protector:
         _check_unused(arguments)
     protection = _protection(arguments)
-    config = _config(arguments)
+    config = _config(arguments, protection)
     from ucjax.data import decode
     from ucjax.errors import printable
     from ucjax.photos import protect as owner
@@ -134,7 +134,7 @@ def _protection(arguments: argparse.Namespace) -> str:
     return STRENGTHS[arguments.strength]
 
 
-def _config(arguments: argparse.Namespace) -> ConfigDict:
+def _config(arguments: argparse.Namespace, row: str) -> ConfigDict:
     from ucjax.cli import settings
 
     options = {
@@ -145,7 +145,7 @@ def _config(arguments: argparse.Namespace) -> ConfigDict:
     }
     given = {key: value for key, value in options.items() if value is not None}
     count = settings.counted(arguments.photos)
-    return settings.load(arguments.config, arguments.overrides, photos=count, **given)
+    return settings.load(arguments.config, arguments.overrides, photos=count, row=row, **given)
 
 
 def _summary(done: Protection, arguments: argparse.Namespace) -> str:

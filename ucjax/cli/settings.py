@@ -18,14 +18,15 @@ from ucjax.errors import UserError, printable
 
 
 def load(
-    file: str | None, overrides: Sequence[str], *, photos: int = 0, **settings: Any
+    file: str | None, overrides: Sequence[str], *, photos: int = 0, row: str = "", **settings: Any
 ) -> ConfigDict:
-    """Returns the locked config of a file, or `config.photos(photos)`, with overrides.
+    """Returns the locked config of a file, or `config.photos(photos, row)`, with overrides.
 
     Args:
       file: as `ucjax.main` takes it, "configs/pets.py:rn50"; None for the defaults.
       overrides: such as "--config.noise.epochs=10".
       photos: their number, 0 where unknown.
+      row: the one to protect them with, where it is the only one.
       settings: what the command's own options set, by dotted key with "__" for the dots;
         `overrides` win.
 
@@ -42,7 +43,7 @@ def load(
         # Config files import each other as `configs.pets`, from where the command was typed.
         with importable(Path.cwd()):
             if file is None:
-                config_flags.DEFINE_config_dict("config", defaults.photos(photos), **common)
+                config_flags.DEFINE_config_dict("config", defaults.photos(photos, row), **common)
             else:
                 arguments.insert(0, f"--config={file}")
                 config_flags.DEFINE_config_file("config", **common)

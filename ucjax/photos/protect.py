@@ -112,7 +112,7 @@ def _protect(
         raise UserError(f"no pictures under {photos} (looked for {types})")
     labels, class_names = folders.labels(names)
     where = published or out / PROTECTOR
-    outlook = _outlook(len(names), protection, config.noise.epochs)
+    outlook = _outlook(len(names), protection, config)
     config.protections = (protection,)
     if published is None:
         if (where / protector.DESCRIPTION).exists():
@@ -150,11 +150,17 @@ def converted(out: Path) -> tuple[tuple[str, str], ...]:
     return tuple((r["name"], r["converted"]) for r in records if "converted" in r)
 
 
-def _outlook(count: int, protection: str, epochs: int) -> Outlook:
-    if named.parse(protection, "row").base == "gratings":  # drawn, not trained
-        epochs = 0
-    # In forward passes of the surrogate, from a profile with EfficientNet-Lite0 at 128 px.
-    each = {"decoding photos": 0.1, "features": 1.0, "noise": 3.0 * epochs, "protecting": 3.0}
+def _outlook(count: int, protection: str, config: ConfigDict) -> Outlook:
+    drawn = named.parse(protection, "row").base == "gratings"
+    # In forward passes of the surrogate at 128 px, from a profile with EfficientNet-Lite0.
+    features = (config.data.crop / 128) ** 2
+    noise = 0.0 if drawn else 3.0 * features * config.noise.epochs
+    each = {
+        "decoding photos": 0.1,
+        "features": features,
+        "noise": noise,
+        "protecting": 2.0 + features,
+    }
     return Outlook({label: count * work for label, work in each.items()})
 
 
