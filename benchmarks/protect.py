@@ -27,7 +27,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,11 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from ucjax import surrogates
+from ucjax.config import OWNERS_ROW
 from ucjax.config import photos as photos_config
 from ucjax.data import folder, textures
 from ucjax.data.rows import in_memory
-from ucjax.files import picture
+from ucjax.files import copies, picture
 from ucjax.files.cue import sampled_share
 from ucjax.files.fidelity import compare
 from ucjax.files.picture import SUFFIXES, Encoding, Picture, write
@@ -105,10 +105,10 @@ def main() -> None:
 
 
 def make_protector(place: Path, kind: str = "pixels") -> None:
-    """Random noise, or gratings, for ten random centres."""
-    config = photos_config()
+    """Random noise, or what owners get, for ten random centres."""
+    config = photos_config(row=OWNERS_ROW if kind == "gratings" else "")
     crop, short_side = config.data.crop, config.data.short_side
-    waves = Gratings(gratings.draw(0, 10, gratings.OPTIONS["bands"], "chroma"), 16, short_side)
+    waves = Gratings(gratings.draw(0, 10, gratings.OPTIONS["bands"], "all"), 16, short_side)
     surrogate = surrogates.load("efficientnet_lite0", image_size=config.data.crop)
     published = Protector(
         noise=controls.cluster_signs(0, 10, crop, 16) if kind == "pixels" else None,
@@ -173,7 +173,7 @@ def parts(photos: Path, place: Path, encoding: Encoding) -> dict[str, float]:
     """Returns the milliseconds that a photo takes in each part of protect, a median, in one thread.
 
     Of the first photos of the folder, in the order in which protect does it; its checksums and its
-    journal are not among them.
+    journal are not among them. Encoding a JPEG includes reading it back, which says if it will do.
     """
     chosen = protector.load(place / "protector")
     patterns = chosen.patterns()
@@ -197,10 +197,12 @@ def parts(photos: Path, place: Path, encoding: Encoding) -> dict[str, float]:
         lap("features")
         noised = on_whole(patterns, cluster, clean.pixels)
         lap("noise")
-        encoded = write(replace(clean, pixels=noised), encoding)
+        encoded = copies.encoded(clean, noised, encoding)
         lap("encode")
         written = picture.read_pixels(in_memory, io.BytesIO(encoded)).pixels
-        lap("read back")
+        if encoding.format != "jpeg":
+            lap("read back")
+        last = time.perf_counter()
         compare(clean.pixels, written)
         if encoding.format == "jpeg":
             sampled_share(clean.pixels, noised, written)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from ucjax import names
 
 STATE = (
-    "On photographs, waves at full strength took much from one network and little from another, "
-    "the paper's noise nothing: whether training on yours suffers is to be measured."
+    "On photographs, waves at full strength took much from a small network and some from larger "
+    "ones, the paper's noise nothing: whether training on yours suffers is to be measured."
 )
 _BESIDE = (
     "those of clean files 61.7 ± 1.5 % (2,000 clothing photographs of 256 px, ResNet-18 at 128 px, "
@@ -24,9 +24,10 @@ _BY_BUDGET = {
         "spread."
     ),
     ("gratings:color=all", 16): (
-        f"Measured at this budget: victims of the files reach 55.4 ± 5.4 %, {_BESIDE}: 6 points "
-        "less, as much as the spread. Of a small VGG at 64 px 25.9 ± 3.8 %, of clean files "
-        "49.4 ± 2.5 %: it protects against that one."
+        "Measured at this budget, with clusters found at 224 px: victims of the files reach 53.1 "
+        "± 3.3 %, those of clean files 69.9 ± 0.9 % (2,000 clothing photographs of 256 px, "
+        "ResNet-18 at 64 px, 30 epochs, 3 seeds): 17 points less. With clusters found at 128 px, a "
+        "small VGG 23.1 ± 1.4 %, of clean files 50.4 ± 3.5 %."
     ),
     ("gratings:wave=sine", 16): (
         f"Measured at this budget: victims of the files reach 62.5 ± 4.3 %, {_BESIDE}: nothing "
