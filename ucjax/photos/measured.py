@@ -61,8 +61,9 @@ _ATTACKS = (
     ),
     Attack(
         "Take a pretrained network",
-        "The noise is made against training from scratch. Fine-tuning was not measured on "
-        "photographs.",
+        "The noise is made against training from scratch. Of 2,000 photographs with the default's "
+        "waves a linear layer on a pretrained network's features learnt 65.8 ± 1.0 %, of clean "
+        "ones 77.8 ± 1.1 %. Fine-tuning was not measured on photographs.",
     ),
     Attack(
         "Train longer, or against the noise",
