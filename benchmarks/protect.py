@@ -39,7 +39,6 @@ from ucjax.config import photos as photos_config
 from ucjax.data import folder, textures
 from ucjax.data.rows import in_memory
 from ucjax.files import copies, picture
-from ucjax.files.cue import sampled_share
 from ucjax.files.fidelity import compare
 from ucjax.files.picture import SUFFIXES, Encoding, Picture, write
 from ucjax.files.protect import center_crop
@@ -173,7 +172,8 @@ def parts(photos: Path, place: Path, encoding: Encoding) -> dict[str, float]:
     """Returns the milliseconds that a photo takes in each part of protect, a median, in one thread.
 
     Of the first photos of the folder, in the order in which protect does it; its checksums and its
-    journal are not among them. Encoding a JPEG includes reading it back, which says if it will do.
+    journal are not among them. Encoding a JPEG includes reading it back, to see how much of the
+    noise is left.
     """
     chosen = protector.load(place / "protector")
     patterns = chosen.patterns()
@@ -204,8 +204,6 @@ def parts(photos: Path, place: Path, encoding: Encoding) -> dict[str, float]:
             lap("read back")
         last = time.perf_counter()
         compare(clean.pixels, written)
-        if encoding.format == "jpeg":
-            sampled_share(clean.pixels, noised, written)
         lap("measure")
     return {part: round(statistics.median(taken), 2) for part, taken in laps.items()}
 

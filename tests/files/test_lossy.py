@@ -1,6 +1,5 @@
 """JPEG in, JPEG out: what is said of files that cannot keep a budget."""
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -209,15 +208,27 @@ def standard(quality):
     return Image.open(file).quantization
 
 
-def test_tables_of_a_strange_file_are_not_believed():
+def test_each_component_of_a_strange_file_has_the_tables_that_it_names():
     file = io.BytesIO()
     wavy.photo(0, 40, 40).save(file, "JPEG", quality=90, subsampling="4:2:0")
+    luminance, color = map(tuple, standard(90).values())
     data = file.getvalue()
-    place = data.index(b"\xff\xc0") + 11  # identifier, sampling and table of the first component
-    assert picture.read(data).jpeg == picture.Jpeg((*map(tuple, standard(90).values()),), 2)
-    for sampling, table in ((0x22, 3), (0x22, 15), (0x41, 0)):
-        strange = data[:place] + bytes([sampling, table]) + data[place + 2 :]
-        with contextlib.suppress(picture.UnreadableError):
-            found = picture.read(strange)
-            assert found.jpeg is None or found.jpeg.subsampling == 0
-            picture.write(found, Encoding("jpeg"))
+    frame = data.index(b"\xff\xc0") + 11  # sampling and table of the first of three components
+    tables = [i + 4 for i in range(frame) if data[i : i + 2] == b"\xff\xdb"]
+
+    def read(changes):
+        strange = bytearray(data)
+        for place, value in changes.items():
+            strange[place] = value
+        return picture.read(bytes(strange))
+
+    own = read({})
+    assert own.jpeg == picture.Jpeg((luminance, color), 2)
+    renumbered = {tables[0]: 3, tables[1]: 2, frame + 1: 3, frame + 4: 2, frame + 7: 2}
+    assert read(renumbered).jpeg == own.jpeg
+    assert read({frame + 1: 1}).jpeg == picture.Jpeg((color, color), 2)
+    quarter = read({frame: 0x41})  # 4:1:1, which Pillow cannot write
+    assert quarter.jpeg == picture.Jpeg((luminance, color), 0)
+    assert picture.read(picture.write(quarter, Encoding("jpeg"))).jpeg == quarter.jpeg
+    with pytest.raises(picture.UnreadableError):
+        read({frame + 1: 3})

@@ -209,12 +209,11 @@ def _jpeg(image: Image.Image) -> Jpeg | None:
     """Returns how finely a JPEG file holds its picture, if it holds it as RGB or grey files do."""
     if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode not in ("RGB", "L"):
         return None
-    chosen = [image.quantization.get(table) for *_, table in image.layer[:2]]
-    if not chosen or not all(table and len(table) == 64 for table in chosen):
+    tables = tuple(tuple(image.quantization.get(table, ())) for *_, table in image.layer[:2])
+    if not all(tables):  # defined behind the first scan, where Pillow does not look
         return None
     # Files of one colour, and of the rarer ways to halve it, have no number: -1.
-    sampling = max(JpegImagePlugin.get_sampling(image), _FULL)
-    return Jpeg(tuple(tuple(table) for table in chosen if table), sampling)
+    return Jpeg(tables, max(JpegImagePlugin.get_sampling(image), _FULL))
 
 
 def finer(jpeg: Jpeg | None) -> Iterator[Jpeg | None]:
@@ -297,14 +296,14 @@ def save(picture: Picture, encoding: Encoding, file: BinaryIO) -> None:
         settings |= _PNG
     else:
         settings |= {"xmp": metadata.xmp(rights)} if rights else {}
-        settings |= _WEBP if encoding.format == "webp" else _as(picture.jpeg)
+        settings |= _WEBP if encoding.format == "webp" else _fineness(picture.jpeg)
     image = rows.image_of(picture.pixels)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
     image.save(file, encoding.format.upper(), **settings)
 
 
-def _as(jpeg: Jpeg | None) -> Mapping[str, Any]:
+def _fineness(jpeg: Jpeg | None) -> Mapping[str, Any]:
     if jpeg is None:
         return _JPEG
     return {"qtables": [*map(list, jpeg.tables)], "subsampling": jpeg.subsampling}
